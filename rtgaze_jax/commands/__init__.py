@@ -1,0 +1,1 @@
+"""One module per subcommand of `rtgaze`; see rtgaze_jax/cli.py."""
