@@ -9,18 +9,14 @@ import math
 import cv2
 import numpy as np
 
+from rtgaze_jax.geometry.normalize import invert_affine, opencv_affine
+
 _BORDERS = {"edge": cv2.BORDER_REPLICATE, "zero": cv2.BORDER_CONSTANT}
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Maps points [..., 2] by a 2x3 matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]
-
-
-def invert(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a 2x3 affine matrix."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.concatenate([linear, -linear @ matrix[:, 2:]], 1)
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -58,7 +54,7 @@ def warp(
     `border` "edge" or "zero".
     """
     width, height = size
-    corners = apply(invert(matrix), np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
+    corners = apply(invert_affine(matrix), np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
     margin = 4 + 4 / max(scale_of(matrix), 1e-6)
     low = np.floor(corners.min(0) - margin).astype(int)
     high = np.ceil(corners.max(0) + margin).astype(int)
@@ -73,10 +69,7 @@ def warp(
         image = cv2.resize(image, new, interpolation=cv2.INTER_AREA)
     finer = 2 if scale_of(matrix) < 0.99 else 1  # what is left is below 2: sample twice as densely, then average
     matrix = compose(scaling(finer, finer), matrix)
-    centres = compose(
-        shifting(-0.5, -0.5), compose(matrix, shifting(0.5, 0.5))
-    )  # OpenCV puts pixel centres at integers
     result = cv2.warpAffine(
-        image, centres, (width * finer, height * finer), flags=interpolation, borderMode=_BORDERS[border]
+        image, opencv_affine(matrix), (width * finer, height * finer), flags=interpolation, borderMode=_BORDERS[border]
     )
     return cv2.resize(result, size, interpolation=cv2.INTER_AREA) if finer > 1 else result
