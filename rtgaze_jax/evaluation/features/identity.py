@@ -6,7 +6,6 @@ this order: subject's left eye outer and inner corner, right eye outer and inner
 """
 
 import functools
-import json
 import os
 
 import jax
@@ -14,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features.layers import Params, average_pool, conv, max_pool
-from rtgaze_jax.evaluation.features.perceptual import SHIPPED
-from rtgaze_jax.weights.tensors import flatten, read_tree, unflatten
+from rtgaze_jax.weights import io
 
 CHIP_SIZE = 150
 MESH_POINTS = (263, 362, 33, 133, 2)  # the five points among the 468 of MediaPipe's face mesh
@@ -106,13 +105,15 @@ def _residual(params: Params, x: Float[Array, "b h w c"], *, down: bool) -> Floa
 def load_face_embedding(path: str | os.PathLike | None = None) -> Params:
     """The parameters of `face_embedding`: of the shipped file, or of one written by `rtgaze weights convert
     dlib_face`."""
-    tree, header = read_tree(os.fspath(path or SHIPPED / "face_embedding.safetensors"))
-    scales = json.loads(header.get("quantization", "{}"))
+    tree, header = io.load(path or io.SHIPPED / "face_embedding.safetensors")
+    if header.get("kind") != "dlib_face":
+        raise UserError(f"{path} is no face embedding; write one with `rtgaze weights convert dlib_face FILE -o OUT`")
+    scales = header["quantization"]
     flat = {}
-    for name, value in flatten(tree).items():
+    for name, value in io.flatten(tree).items():
         scale, minimum = scales.get(name, (1.0, 0.0))
         flat[name] = (value.astype(np.float64) * scale + minimum).astype(np.float32)
-    return _folded(unflatten(flat))
+    return _folded(io.unflatten(flat))
 
 
 def _folded(tree: dict) -> dict:

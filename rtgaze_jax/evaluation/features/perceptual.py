@@ -1,21 +1,18 @@
 """A perceptual distance for losses and metrics: EfficientNet-Lite0 as shipped, or VGG16 from the user's file."""
 
 import os
-from importlib import resources
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features.layers import Params
 from rtgaze_jax.evaluation.features.lite0 import lite0_perceptual
 from rtgaze_jax.evaluation.features.vgg import vgg_perceptual
-from rtgaze_jax.weights.tensors import read_tree
+from rtgaze_jax.weights import io
 
-SHIPPED = resources.files("rtgaze_jax") / "weights" / "shipped"
 _NETWORKS = {"efficientnet_lite0": lite0_perceptual, "vgg16": vgg_perceptual}
 
 
@@ -65,11 +62,11 @@ def load_perceptual(name_or_path: str | os.PathLike = "lite0") -> Perceptual:
 
     Raises UserError where the file is missing or of another kind.
     """
-    path = SHIPPED / "lite0_features.safetensors" if name_or_path == "lite0" else name_or_path
-    params, header = read_tree(os.fspath(path))
+    path = io.SHIPPED / "lite0_features.safetensors" if name_or_path == "lite0" else name_or_path
+    params, header = io.load(path)
     if header.get("kind") not in _NETWORKS:
         raise UserError(
             f"{path} is no perceptual network; write one with `rtgaze weights convert vgg16 FILE -o OUT`, or use"
             " 'lite0'"
         )
-    return Perceptual(jax.tree.map(lambda x: np.asarray(x, np.float32), params), header["kind"])
+    return Perceptual(params, header["kind"])

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from rtgaze_jax.errors import UserError
-from rtgaze_jax.weights.tensors import unflatten
+from rtgaze_jax.weights.io import unflatten
 
 
-def read_quantized(manifest: bytes, content: bytes) -> tuple[dict, str]:
-    """The tensors as they are stored, and the header text {name: [scale, minimum]} that turns 8-bit ones into floats.
+def read_quantized(manifest: bytes, content: bytes) -> tuple[dict, dict[str, list[float]]]:
+    """The tensors as they are stored, and {name: [scale, minimum]}, which turn 8-bit ones into floats.
 
     Raises UserError where the two files do not belong together.
     """
@@ -31,10 +31,10 @@ def read_quantized(manifest: bytes, content: bytes) -> tuple[dict, str]:
         raise UserError(f"not a face-api manifest and its weights ({error})") from error
     if offset != len(content):
         raise UserError(f"the manifest describes {offset} bytes but the weights have {len(content)}")
-    return unflatten(flat), json.dumps(scales, separators=(",", ":"))
+    return unflatten(flat), scales
 
 
-def read_manifest(path: str | os.PathLike) -> tuple[dict, str]:
+def read_manifest(path: str | os.PathLike) -> tuple[dict, dict[str, list[float]]]:
     """`read_quantized` of face_recognition_model-weights_manifest.json and the .bin file that lies beside it."""
     path = Path(path)
     try:
