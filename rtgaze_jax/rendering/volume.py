@@ -47,7 +47,7 @@ def stratified_depths(
         near, far: world units, one for all rays or one a ray.
         shape: of the rays.
     """
-    offsets = 0.5 if key is None else jax.random.uniform(key, (*shape, samples))
+    offsets = 0.5 if key is None else _uniform(key, (*shape, samples))
     steps = (jnp.arange(samples) + offsets) / samples
     near, far = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), shape)[..., None] for x in (near, far))
     return near + (far - near) * steps
@@ -72,7 +72,7 @@ def importance_depths(
     depths, mass = jax.lax.stop_gradient((depths, _smooth(weights)))
     mass = mass / jnp.sum(mass, axis=-1, keepdims=True)
     below = jnp.cumsum(mass, axis=-1) - mass
-    offsets = 0.5 if key is None else jax.random.uniform(key, (*depths.shape[:-1], samples))
+    offsets = 0.5 if key is None else _uniform(key, (*depths.shape[:-1], samples))
     quantiles = jnp.broadcast_to((jnp.arange(samples) + offsets) / samples, (*depths.shape[:-1], samples))
     # The inverse of the distribution as a sum over intervals, each passed as far as the quantile reaches into it:
     # no search, no gather, one fused reduction.
@@ -191,11 +191,11 @@ def render_rays(
         origins, directions: of rays, unit directions.
         near, far: ends of the rays, world units, one for all rays or one a ray.
         coarse, fine: samples of the two passes.
-        key: random sampling (training); without one the render is deterministic.
+        key: random sampling (training), one key or one an example; without one the render is deterministic.
         merge: march both passes' samples together (EG3D) instead of the fine ones only (cheaper); see `two_pass`.
         density_scale: see `march`.
     """
-    coarse_key, fine_key = (None, None) if key is None else jax.random.split(key)
+    coarse_key, fine_key = split_key(key)
     return two_pass(
         field,
         origins,
@@ -207,9 +207,27 @@ def render_rays(
     )
 
 
+def split_key(key: PRNGKeyArray | None) -> tuple[PRNGKeyArray | None, PRNGKeyArray | None]:
+    """Two independent keys from one, or from one an example; None gives None."""
+    if key is None:
+        return None, None
+    if key.ndim == 0:
+        first, second = jax.random.split(key)
+        return first, second
+    pairs = jax.vmap(jax.random.split)(key)
+    return pairs[:, 0], pairs[:, 1]
+
+
 def signed_colors(features: Float[Array, "*rays c"]) -> Float[Array, "*rays c"]:
     """EG3D's last step: composited features from [0, 1] to [-1, 1], all channels."""
     return 2 * features - 1
+
+
+def _uniform(key, shape):
+    # One key an example makes its samples independent of how a batch is spread over devices.
+    if key.ndim == 0:
+        return jax.random.uniform(key, shape)
+    return jax.vmap(lambda one: jax.random.uniform(one, shape[1:]))(key)
 
 
 def _middle(values):

@@ -1,0 +1,203 @@
+"""The eye branch: one small triplane per eye in a box around the eyeball, and rays over the eyes at output resolution.
+
+An iris is about four rays wide in the global rendering. Here it gets a triplane of its own, made from a full-resolution crop and the
+gaze, added to the (frozen) global features inside the box, and one ray per output pixel. Both eyes share the weights: the subject's
+right eye is mirrored to look like a left one (crop flipped, yaw negated, local x negated).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rtgaze_jax.geometry.camera import project, unpack_camera
+from rtgaze_jax.models.config import EyeConfig
+from rtgaze_jax.models.decoder import FieldDecoder
+from rtgaze_jax.models.layers import conv, fourier, grow, with_coordinates
+from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
+from rtgaze_jax.rendering.rays import rays_at
+from rtgaze_jax.rendering.triplane import TRUE_AXES, sample_planes
+from rtgaze_jax.rendering.volume import march, stratified_depths
+
+_SIDE = jnp.array([1.0, -1.0])  # the subject's left eye as it is, the right one mirrored
+_DENSITY_SCALE = 100.0  # a lid is thin compared with the box
+
+
+def sample_image(image: Float[Array, "B H W C"], uv: Float[Array, "B N 2"]) -> Float[Array, "B N C"]:
+    """Bilinear lookup at normalised coordinates, edge pixels repeated."""
+    b, h, w, c = image.shape
+    flat = image.reshape(b * h * w, c)
+    x, y = uv[..., 0] * w - 0.5, uv[..., 1] * h - 0.5
+    left, top = jnp.floor(x), jnp.floor(y)
+    base = (jnp.arange(b) * h * w)[:, None]
+    total = jnp.zeros((*uv.shape[:-1], c), image.dtype)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column = jnp.clip(left.astype(jnp.int32) + dx, 0, w - 1)
+            row = jnp.clip(top.astype(jnp.int32) + dy, 0, h - 1)
+            weight = (1 - jnp.abs(x - left - dx)) * (1 - jnp.abs(y - top - dy))
+            total += weight[..., None] * jnp.take(flat, base + row * w + column, axis=0, mode="clip")
+    return total
+
+
+def eye_crops(image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], box: float,
+              size: int) -> Float[Array, "2*B size size 3"]:
+    """Square crops that span `box` world units around each projected eye centre; the right eye's is mirrored."""
+    b = image.shape[0]
+    uv, depth = project(centers, camera)
+    focal = unpack_camera(camera)[1][..., 0, 0]
+    half = 0.5 * box * focal[:, None] / depth  # [B, 2]
+    line = (jnp.arange(size) + 0.5) / size * 2 - 1
+    du = half[..., None] * line * _SIDE[:, None]  # [B, 2, size]
+    dv = half[..., None] * line
+    grid = jnp.stack(jnp.broadcast_arrays(uv[..., 0, None, None] + du[:, :, None, :], uv[..., 1, None, None] + dv[:, :, :, None]), -1)
+    return sample_image(image, grid.reshape(b, -1, 2)).reshape(2 * b, size, size, image.shape[-1])
+
+
+class ConditionedBlock(nn.Module):
+    """Residual block whose group norms are scaled and shifted by the condition."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"], condition: Float[Array, "N D"]) -> Float[Array, "N H W F"]:
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, dtype=self.dtype)(x)
+        init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+        film = nn.Dense(4 * self.features, dtype=self.dtype, kernel_init=init, name="film")(condition)[:, None, None]
+        y = x
+        for scale, shift in zip(*[iter(jnp.split(film, 4, -1))] * 2, strict=True):
+            y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(y) * (1 + scale) + shift
+            y = conv(self.features, dtype=self.dtype)(nn.leaky_relu(y, 0.1))
+        return x + y
+
+
+class EyeTriplanes(nn.Module):
+    """Eye crops + gaze + a context vector -> eye-local triplanes (a conditioned U-Net)."""
+
+    config: EyeConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, crops: Float[Array, "N K K 3"], gaze: Float[Array, "N 2"],
+                 context: Float[Array, "N D"]) -> Float[Array, "N 3 P P C"]:
+        """`crops` in [-1, 1]; `gaze` radians; right eyes mirrored throughout."""
+        c = self.config
+        condition = jnp.concatenate([fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype), context.astype(self.dtype)], -1)
+        for _ in range(2):
+            condition = nn.leaky_relu(nn.Dense(c.condition, dtype=self.dtype)(condition), 0.1)
+        x = with_coordinates(crops).astype(self.dtype)
+        x = conv(c.widths[0], 3, c.plane_stride, dtype=self.dtype, name="stem")(x)
+        levels = []
+        for i, width in enumerate(c.widths):
+            if i:
+                x = conv(width, 3, 2, dtype=self.dtype)(nn.leaky_relu(x, 0.1))
+            x = ConditionedBlock(width, self.dtype)(x, condition)
+            levels.append(x)
+        x = ConditionedBlock(c.widths[-1], self.dtype)(x, condition)
+        for width, level in zip(c.widths[-2::-1], levels[-2::-1], strict=True):
+            x = conv(width, dtype=self.dtype)(jnp.concatenate([grow(x), level], -1))
+            x = ConditionedBlock(width, self.dtype)(x, condition)
+        x = conv(3 * c.plane_channels, dtype=self.dtype, name="planes")(nn.leaky_relu(x, 0.1))
+        n, h, w, _ = x.shape
+        return jnp.moveaxis(x.reshape(n, h, w, 3, c.plane_channels), 3, 1).astype(jnp.float32)
+
+
+def patch_origins(centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], size: int,
+                  patch: tuple[int, int]) -> Int[Array, "B 2 2"]:
+    """Row and column of each eye patch's first pixel: centred on the projected eye, kept inside the image."""
+    uv, _ = project(centers, camera)
+    first = jnp.round(uv[..., ::-1] * size).astype(jnp.int32) - jnp.array([patch[0] // 2, patch[1] // 2])
+    return jnp.clip(first, 0, jnp.array([size - patch[0], size - patch[1]]))
+
+
+def take_patches(image: Float[Array, "B S S *c"], origins: Int[Array, "B 2 2"], patch: tuple[int, int]) -> Float[Array, "B 2 h w *c"]:
+    """Cuts the eye patches out of images (any trailing channels)."""
+    tail = image.shape[3:]
+    def one(m: Array, o: Array) -> Array:
+        return jax.lax.dynamic_slice(m, (o[0], o[1], *[0] * len(tail)), (*patch, *tail))
+    return jax.vmap(lambda m, pair: jax.vmap(lambda o: one(m, o))(pair))(image, origins)
+
+
+def paste_patches(image: Float[Array, "B S S C"], patches: Float[Array, "B 2 h w C"], weights: Float[Array, "B 2 h w 1"],
+                  origins: Int[Array, "B 2 2"]) -> Float[Array, "B S S C"]:
+    """Blends patches over images, one eye after the other."""
+    def one(m: Array, ps: Array, ws: Array, os: Array) -> Array:
+        for p, w, o in zip(ps, ws, os, strict=True):
+            at = (o[0], o[1], 0)
+            under = jax.lax.dynamic_slice(m, at, p.shape)
+            m = jax.lax.dynamic_update_slice(m, under * (1 - w) + p * w, at)
+        return m
+    return jax.vmap(one)(image, patches, weights, origins)
+
+
+def feather(patch: tuple[int, int], border: float = 0.12) -> Float[Array, "h w 1"]:
+    """Weights that rise from 0 at the patch's edge to 1 inside, over `border` of its height."""
+    rows, columns = (jnp.minimum(jnp.arange(n) + 0.5, n - jnp.arange(n) - 0.5) for n in patch)
+    x = jnp.clip(jnp.minimum(rows[:, None], columns[None, :]) / (border * patch[0]), 0, 1)
+    return (x * x * (3 - 2 * x))[..., None]
+
+
+class EyeRefiner(nn.Module):
+    """Rendered eye features + the source's pixels at the same surface points -> colours. A two-level U-Net at output resolution."""
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"],
+                 pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
+        x = jnp.concatenate([features * 2 - 1, opacity, pixels * 2 - 1], -1).astype(self.dtype)
+        act = lambda y: nn.leaky_relu(y, 0.1)  # noqa: E731
+        x = top = act(conv(self.width, dtype=self.dtype)(x))
+        x = act(conv(2 * self.width, 3, 2, dtype=self.dtype)(x))
+        x = x + conv(2 * self.width, dtype=self.dtype)(act(conv(2 * self.width, dtype=self.dtype)(x)))
+        x = act(conv(self.width, dtype=self.dtype)(jnp.concatenate([grow(x), top], -1)))
+        x = x + conv(self.width, dtype=self.dtype)(act(conv(self.width, dtype=self.dtype)(x)))
+        out = conv(4, dtype=self.dtype, init=nn.initializers.normal(1e-3), name="out")(act(x)).astype(jnp.float32)
+        mask = nn.sigmoid(out[..., 3:])
+        return mask * pixels + (1 - mask) * features[..., :3] + out[..., :3]
+
+
+class EyeRenderer(nn.Module):
+    """Rays over both eyes at output resolution through global features + eye-local triplanes."""
+
+    config: EyeConfig
+    image_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, eye_planes: Float[Array, "2*B 3 P P C"], centers: Float[Array, "B 2 3"], planes: Float[Array, "B 3 G G D"],
+                 box: float, camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"], source_camera: Float[Array, "B 25"],
+                 key: Array | None = None) -> dict[str, Array]:
+        """`source` in [0, 1]. `key`: stratified samples in training; None: bin centres. Returns patch colours [B, 2, h, w, 3] before
+        (`raw`) and after refinement (`patches`), depth (ray length) [B, 2, h, w], opacity [B, 2, h, w], origins [B, 2, 2]."""
+        c = self.config
+        b, (h, w) = centers.shape[0], c.patch
+        origins = patch_origins(centers, camera, self.image_size, c.patch)
+        rows = (origins[..., 0, None] + jnp.arange(h) + 0.5) / self.image_size
+        columns = (origins[..., 1, None] + jnp.arange(w) + 0.5) / self.image_size
+        uv = jnp.stack(jnp.broadcast_arrays(columns[:, :, None, :], rows[:, :, :, None]), -1).reshape(b, -1, 2)
+        start, direction = rays_at(camera, uv)  # [B, 2*h*w, 3]
+        center = jnp.repeat(centers, h * w, 1)
+        nearest = ((center - start) * direction).sum(-1)
+        depths = stratified_depths(nearest + c.near, nearest + c.far, c.samples, key, nearest.shape)  # [B, R, n]
+        points = start[:, :, None] + direction[:, :, None] * depths[..., None]
+        local = (points - center[:, :, None]).reshape(b, 2, h * w * c.samples, 3)
+        local = (local * jnp.stack([_SIDE, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
+        shared = jax.lax.stop_gradient(sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES))
+        scaled = local / (0.25 * c.box)
+        place = fourier(jnp.concatenate([scaled, jnp.sqrt((scaled**2).sum(-1, keepdims=True) + 1e-6)], -1), (2.0, 4.0))
+        features = jnp.concatenate([sample_planes(eye_planes, local, c.box, TRUE_AXES), shared.reshape(2 * b, -1, shared.shape[-1]), place], -1)
+        density, colours = FieldDecoder(c.hidden, c.features, 2, self.dtype, name="field")(features)
+        shape = (b, 2 * h * w, c.samples)
+        colour, depth, opacity, _ = march(colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE)
+        surface = jax.lax.stop_gradient(start + direction * depth[..., None])
+        pixels = sample_image(source, project(surface, source_camera)[0])
+        def grid(x: Array) -> Array:
+            return x.reshape(2 * b, h, w, -1)
+        refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity), grid(pixels))
+        return {"patches": refined.reshape(b, 2, h, w, 3), "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),
+                "depth": depth.reshape(b, 2, h, w), "opacity": opacity.reshape(b, 2, h, w), "origins": origins,
+                "nearest": nearest.reshape(b, 2, h, w)}

@@ -1,0 +1,120 @@
+"""Layers shared by the networks. NHWC, float32 parameters, computation in the module's `dtype`."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+MAX_ATTENTION_MAP = 1 << 24  # elements; a larger map is computed in chunks of queries
+
+
+def leaky(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """LP3D's LeakyReLU (slope 0.01)."""
+    return nn.leaky_relu(x, 0.01)
+
+
+def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, dtype: jnp.dtype = jnp.float32,
+         init: Callable = HE, name: str | None = None) -> nn.Conv:
+    """A k x k convolution with bias, zero padding that keeps PyTorch's alignment (k // 2 on every side)."""
+    pad = dilation * (kernel // 2)
+    return nn.Conv(features, (kernel, kernel), strides=(stride, stride), kernel_dilation=(dilation, dilation),
+                   padding=((pad, pad), (pad, pad)), dtype=dtype, kernel_init=init, name=name)
+
+
+def with_coordinates(image: Float[Array, "B H W C"]) -> Float[Array, "B H W C+2"]:
+    """Appends the pixel's column and row, each from -1 to 1 (at pixel centres)."""
+    b, h, w, _ = image.shape
+    rows = (jnp.arange(h, dtype=image.dtype) + 0.5) / h * 2 - 1
+    columns = (jnp.arange(w, dtype=image.dtype) + 0.5) / w * 2 - 1
+    grid = jnp.stack(jnp.broadcast_arrays(columns[None, :], rows[:, None]), -1)
+    return jnp.concatenate([image, jnp.broadcast_to(grid, (b, h, w, 2))], -1)
+
+
+def shrink(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B H/f W/f C"]:
+    """Box average over factor x factor pixels."""
+    return x if factor == 1 else nn.avg_pool(x, (factor, factor), (factor, factor))
+
+
+def grow(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*f W*f C"]:
+    """Bilinear upsampling at pixel centres."""
+    b, h, w, c = x.shape
+    return jax.image.resize(x, (b, h * factor, w * factor, c), "bilinear")
+
+
+def pixel_shuffle(x: Float[Array, "B H W 4*C"]) -> Float[Array, "B 2*H 2*W C"]:
+    """Moves groups of four channels (PyTorch's order: channel-major) into 2 x 2 pixels."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, c // 4, 2, 2)
+    return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, 2 * h, 2 * w, c // 4)
+
+
+def attention(query: Float[Array, "B N H D"], key: Float[Array, "B M H D"],
+              value: Float[Array, "B M H D"]) -> Float[Array, "B N H D"]:
+    """Softmax attention. A map above MAX_ATTENTION_MAP elements never exists as a whole: queries go in chunks, recomputed backwards."""
+    b, n, heads, depth = query.shape
+    chunks = 1
+    while b * n * key.shape[1] * heads // chunks > MAX_ATTENTION_MAP and n % (2 * chunks) == 0:
+        chunks *= 2
+    if chunks == 1:
+        return jax.nn.dot_product_attention(query, key, value)
+    parts = jnp.moveaxis(query.reshape(b, chunks, n // chunks, heads, depth), 1, 0)
+    one = jax.checkpoint(lambda part: jax.nn.dot_product_attention(part, key, value))
+    return jnp.moveaxis(jax.lax.map(one, parts), 0, 1).reshape(query.shape)
+
+
+def _norm(kind: str, dtype: jnp.dtype) -> Callable:
+    return (lambda x: x) if kind == "none" else nn.GroupNorm(num_groups=8, dtype=dtype)
+
+
+class ResidualBlock(nn.Module):
+    """ResNet's basic block: two 3x3 convolutions around a shortcut."""
+
+    features: int
+    stride: int = 1
+    dilation: int = 1
+    norm: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/s W/s F"]:
+        y = _norm(self.norm, self.dtype)(conv(self.features, 3, self.stride, self.dilation, self.dtype)(x))
+        # without normalisation a chain of blocks must start near the identity to keep its scale
+        init = nn.initializers.zeros if self.norm == "none" else HE
+        y = _norm(self.norm, self.dtype)(conv(self.features, 3, 1, self.dilation, self.dtype, init)(nn.relu(y)))
+        if x.shape[-1] != self.features or self.stride != 1:
+            x = conv(self.features, 1, self.stride, dtype=self.dtype)(x)
+        return nn.relu(x + y)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention on a feature map: keys and values optionally at 1/reduction resolution, MLP with a depthwise 3x3."""
+
+    heads: int
+    reduction: int = 1
+    mlp_ratio: int = 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        b, h, w, c = x.shape
+        split = (b, -1, self.heads, c // self.heads)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        z = y
+        if self.reduction > 1:
+            r = self.reduction
+            z = nn.LayerNorm(dtype=self.dtype)(nn.Conv(c, (r, r), strides=(r, r), dtype=self.dtype, name="reduce")(y))
+        query = nn.Dense(c, use_bias=False, dtype=self.dtype, name="query")(y)
+        key, value = jnp.split(nn.Dense(2 * c, use_bias=False, dtype=self.dtype, name="key_value")(z), 2, -1)
+        y = attention(query.reshape(split), key.reshape(split), value.reshape(split)).reshape(b, h, w, c)
+        x = x + nn.Dense(c, dtype=self.dtype, name="project")(y)
+        y = nn.Dense(self.mlp_ratio * c, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
+        y = nn.Conv(y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, name="depthwise")(y)
+        return x + nn.Dense(c, dtype=self.dtype)(nn.gelu(y))
+
+
+def fourier(x: Float[Array, "... D"], frequencies: tuple[float, ...]) -> Float[Array, "... D*(1+2*F)"]:
+    """x with the sine and cosine of each multiple."""
+    return jnp.concatenate([x] + [f(x * m) for m in frequencies for f in (jnp.sin, jnp.cos)], -1)

@@ -1,0 +1,62 @@
+"""Triplane -> image at a camera: EG3D's two-pass volume rendering and super-resolution. Shared by the student and the teacher."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rtgaze_jax.geometry.camera import project, unpack_camera
+from rtgaze_jax.models.config import RenderConfig
+from rtgaze_jax.models.decoder import FieldDecoder
+from rtgaze_jax.models.eyes import sample_image
+from rtgaze_jax.models.layers import grow
+from rtgaze_jax.models.superres import SuperResolution
+from rtgaze_jax.rendering.rays import camera_rays
+from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES, sample_planes
+from rtgaze_jax.rendering.volume import render_rays
+
+
+class TriplaneRenderer(nn.Module):
+    """Renders triplanes. Depth is ray length in world units."""
+
+    config: RenderConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, planes: Float[Array, "B 3 G G C"], camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"] | None = None,
+                 source_camera: Float[Array, "B 25"] | None = None, key: Array | None = None) -> dict[str, Array]:
+        """`source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples; None: deterministic.
+
+        Returns image [B, S, S, 3] around [0, 1], raw [B, R, R, 3], depth [B, R, R], opacity [B, R, R].
+        """
+        c = self.config
+        axes = TRUE_AXES if c.axes == "true" else EG3D_AXES
+        decode = FieldDecoder(c.hidden, c.features, dtype=self.dtype, name="field")
+
+        def field(points: Float[Array, "B N 3"]) -> tuple[Array, Array]:
+            return decode(sample_planes(planes, points, c.box, axes))
+
+        b, r = planes.shape[0], c.resolution
+        start, direction = camera_rays(camera, r)
+        distance = jnp.linalg.norm(unpack_camera(camera)[0][:, :3, 3], axis=-1)[:, None]
+        near, far = (jnp.broadcast_to(distance + offset, (b, r * r)) for offset in (c.start, c.end))
+        rendered = render_rays(field, start.reshape(b, -1, 3), direction.reshape(b, -1, 3), near, far, c.coarse, c.fine, key,
+                               merge=c.merge, density_scale=c.density_scale)
+        colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
+        raw = colour[..., :3]
+        pixels = None
+        if c.skip:
+            pixels = reproject(depth, camera, source, source_camera)
+        image = SuperResolution(c.superres, self.dtype, name="superres")(colour * 2 - 1, raw, pixels)
+        return {"image": image, "raw": raw, "depth": depth, "opacity": opacity}
+
+
+def reproject(depth: Float[Array, "B R R"], camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"],
+              source_camera: Float[Array, "B 25"]) -> Float[Array, "B S S 3"]:
+    """The source's colour at the surface point that each output pixel sees (no test of visibility; no gradient into the depth)."""
+    b, size = source.shape[:2]
+    deep = grow(depth[..., None], size // depth.shape[1])
+    start, direction = camera_rays(camera, size)
+    points = jax.lax.stop_gradient(start + direction * deep)
+    uv, _ = project(points.reshape(b, -1, 3), source_camera)
+    return sample_image(source, uv).reshape(b, size, size, 3)

@@ -1,0 +1,128 @@
+"""The student: one face image + a gaze -> a 3D representation of the same person looking there -> an image at any camera."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rtgaze_jax.geometry.camera import frontal_camera, frontalizing_transform, invert_rigid, transform_camera, transform_points
+from rtgaze_jax.models.config import ModelConfig
+from rtgaze_jax.models.encoder import HighEncoder, LowEncoder, TriplaneDecoder
+from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, eye_crops, feather, paste_patches, take_patches
+from rtgaze_jax.models.layers import grow
+from rtgaze_jax.models.pose import PoseHead
+from rtgaze_jax.models.prompt import PromptInjection
+from rtgaze_jax.models.renderer import TriplaneRenderer
+from rtgaze_jax.rendering.volume import split_key
+
+_MIRROR = jnp.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and the mirrored right eye see them
+
+
+class RTGaze(nn.Module):
+    """encode(image) -> features; redirect(features, gaze) -> scene; render(scene, camera) -> image, depth. All pure.
+
+    encode holds all that depends on the face alone, redirect all that depends on the gaze, render all that depends on the view.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        self.low = LowEncoder(c.encoder, dtype)
+        self.high = HighEncoder(c.encoder, dtype)
+        self.prompt = PromptInjection(c.prompt, dtype)
+        self.planes = TriplaneDecoder(c.encoder, c.render.plane_channels, dtype)
+        self.renderer = TriplaneRenderer(c.render, dtype)
+        self.pose = PoseHead(dtype)
+        if c.eyes.enabled:
+            self.eye_planes = EyeTriplanes(c.eyes, dtype)
+            self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)
+
+    def encode(self, image: Float[Array, "B S S 3"]) -> dict[str, Array]:
+        """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs (models/pose.py)
+        and the image itself."""
+        low, tokens = self.low(image)
+        return {"low": low, "high": self.high(image), "context": tokens.mean((1, 2)), "image": image,
+                "pose": self.pose(jax.lax.stop_gradient(low), jax.lax.stop_gradient(tokens))}
+
+    def source_camera(self, features: dict[str, Array]) -> Float[Array, "B 25"]:
+        """The camera that took the image, in the weights' world frame, as the pose head sees it."""
+        frontal = jnp.broadcast_to(frontal_camera(), (features["image"].shape[0], 25))
+        if self.config.frame == "source":
+            return frontal
+        return transform_camera(invert_rigid(head_to_source(features["pose"])), frontal)
+
+    def eye_centers(self, features: dict[str, Array]) -> Float[Array, "B 2 3"]:
+        """The eyeballs' centres (subject's left, right) in the weights' world frame, as the pose head sees them."""
+        eyes = features["pose"]["eyes"]
+        if self.config.frame == "source":
+            return eyes
+        return transform_points(invert_rigid(head_to_source(features["pose"])), eyes)
+
+    def redirect(self, features: dict[str, Array], gaze: Float[Array, "B 2"], eye_centers: Float[Array, "B 2 3"] | None = None,
+                 source_camera: Float[Array, "B 25"] | None = None) -> dict[str, Array]:
+        """`gaze`: (pitch, yaw) in radians in the weights' world frame. Eye centres and source camera default to the pose head's.
+        Returns the scene: everything that `render` needs."""
+        c = self.config
+        if eye_centers is None:
+            eye_centers = self.eye_centers(features)
+        if source_camera is None:
+            source_camera = self.source_camera(features)
+        low, high = features["low"], features["high"]
+        if c.prompt.inject == "high":
+            high = self.prompt(high, gaze)
+        else:
+            low = self.prompt(low, gaze)
+        source = (features["image"] + 1) / 2
+        scene = {"planes": self.planes(low, high), "eye_centers": eye_centers, "source": source, "source_camera": source_camera}
+        if c.eyes.enabled:
+            crops = eye_crops(features["image"], eye_centers, source_camera, c.eyes.box, c.eyes.crop)
+            scene["eye_planes"] = self.eye_planes(crops, (gaze[:, None] * _MIRROR).reshape(-1, 2), jnp.repeat(features["context"], 2, 0))
+        return scene
+
+    def render(self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Array]:
+        """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic.
+
+        Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3] in [0, 1] and,
+        with the eye branch, base (the image without it) and eyes (see EyeRenderer) for the losses.
+        """
+        c = self.config
+        keys = split_key(key)
+        out = self.renderer(scene["planes"], camera, scene["source"], scene["source_camera"], keys[0])
+        image, out["coarse_depth"] = out["image"], out["depth"]
+        out["depth"] = grow(out["depth"][..., None], c.image_size // c.render.resolution)[..., 0]
+        out["base"] = image * 2 - 1
+        if c.eyes.enabled:
+            eyes = self.eye_renderer(scene["eye_planes"], scene["eye_centers"], scene["planes"], c.render.box, camera, scene["source"],
+                                     scene["source_camera"], keys[1])
+            seen = take_patches(out["depth"], eyes["origins"], c.eyes.patch)
+            weights = feather(c.eyes.patch) * visible(seen, eyes["nearest"], c.eyes.near)[..., None]
+            image = paste_patches(image, eyes["patches"], weights, eyes["origins"])
+            out["eyes"] = eyes | {"weights": weights}
+        out["image"] = image * 2 - 1
+        return out
+
+    def __call__(self, image: Float[Array, "B S S 3"], gaze: Float[Array, "B 2"], camera: Float[Array, "B 25"],
+                 eye_centers: Float[Array, "B 2 3"] | None = None, source_camera: Float[Array, "B 25"] | None = None,
+                 key: Array | None = None) -> dict[str, Array]:
+        """encode, redirect and render in one go; returns render's outputs and `pose`."""
+        features = self.encode(image)
+        return self.render(self.redirect(features, gaze, eye_centers, source_camera), camera, key) | {"pose": features["pose"]}
+
+
+def head_to_source(pose: dict[str, Array]) -> Float[Array, "B 4 4"]:
+    """The predicted rigid map from the head frame to the source frame."""
+    top = jnp.concatenate([pose["rotation"], pose["position"][..., None]], -1)
+    bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (*top.shape[:-2], 1, 4))
+    return jnp.concatenate([top, bottom], -2)
+
+
+def true_head_to_source(source_camera: Float[Array, "B 25"]) -> Float[Array, "B 4 4"]:
+    """The map that head_to_source should predict, from the source camera in the head frame."""
+    return frontalizing_transform(source_camera)
+
+
+def visible(depth: Float[Array, "B 2 h w"], nearest: Float[Array, "B 2 h w"], near: float) -> Float[Array, "B 2 h w"]:
+    """1 where the global surface lies in the eye rays' range or behind it, falling to 0 where something (the nose) stands before it."""
+    return nn.sigmoid((depth - (nearest + near)) / 0.008)
