@@ -1,9 +1,9 @@
 """One record: one image of one person with everything known about it. The one schema of every dataset in this package.
 
 A record is a dict of NumPy arrays. `decode(encode(record))` gives it back: lossless for everything but depth, which is
-kept to 0.00005 world units (0.02 mm). Frames: "world" is the head frame of the capture (x to the subject's left, y up, z
-out of the face, 1 unit = 370 mm); camera axes are OpenCV's (x right, y down, z forward). Gaze is (pitch, yaw) in radians
-with the ETH-XGaze sign; eyes come in the order (subject's left, subject's right).
+kept to 0.00005 world units (0.02 mm). Frames: "world" is the head frame of the capture (x to the subject's left, y up,
+z out of the face, 1 unit = 370 mm); camera axes are OpenCV's (x right, y down, z forward). Gaze is (pitch, yaw) in
+radians with the ETH-XGaze sign; eyes come in the order (subject's left, subject's right).
 
 A *capture* is one person under one light with one background. Its records form a grid of gazes x views, gaze-major:
 record `gaze_index * views + view_index` of the capture.
@@ -35,10 +35,6 @@ class PARTS(enum.IntEnum):
     mouth = 7  # teeth, tongue, inside
     clothes = 8
     glasses = 9
-
-
-EYE_PARTS = (PARTS.left_eye, PARTS.right_eye)
-FACE_PARTS = tuple(p for p in PARTS if p not in (PARTS.background, PARTS.clothes))
 
 
 class Field(NamedTuple):
@@ -84,24 +80,14 @@ class Grid(NamedTuple):
         return self.gazes * self.views
 
 
-def _part_table(parts: Sequence[int]) -> np.ndarray:
-    table = np.zeros(256, bool)
-    table[list(parts)] = True
-    return table
-
-
-_FACE_TABLE = _part_table(FACE_PARTS)
-_EYE_TABLE = _part_table(EYE_PARTS)
-
-
 def face_mask(parts: np.ndarray) -> np.ndarray:
     """The head's pixels, bool, of a map of PARTS (uint8, any shape)."""
-    return np.take(_FACE_TABLE, parts)
+    return (parts != PARTS.background) & (parts != PARTS.clothes)
 
 
 def eye_mask(parts: np.ndarray) -> np.ndarray:
     """The visible eyeballs' pixels, bool, of a map of PARTS (uint8, any shape)."""
-    return np.take(_EYE_TABLE, parts)
+    return (parts == PARTS.left_eye) | (parts == PARTS.right_eye)
 
 
 def validate(record: Mapping[str, Any]) -> None:
