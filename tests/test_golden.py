@@ -20,7 +20,7 @@ GOLDEN = Path(os.environ.get("RTGAZE_GOLDEN", Path(__file__).parent / "golden"))
 
 
 def load(name):
-    """Inputs and outputs of one file: float arrays as float32 (float64 where the port is NumPy), scalars as numbers."""
+    """Inputs and outputs of one file, scalars as plain numbers."""
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
         return {key: value.item() if value.ndim == 0 else value for key, value in file.items()}
 
@@ -72,8 +72,7 @@ def test_importance_sampling():
     assert_close(jax.jit(volume.eg3d_importance_depths)(depths, weights, uniforms), d["fine_depths"][..., 0], 1e-4)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_full_render(jit):
+def test_full_render():
     d = load("full_render")
     planes = f32(d["planes_NPCHW"]).transpose(0, 1, 3, 4, 2)
     label = camera.pack_camera(f32(d["cam2world"]), f32(d["intrinsics"]))
@@ -85,6 +84,7 @@ def test_full_render(jit):
         out = jnp.matmul(hidden, d["W2"].T, precision="highest") + d["b2"]
         return out[..., 0], jax.nn.sigmoid(out[..., 1:]) * 1.002 - 0.001
 
+    @jax.jit
     def render(label):
         origins, directions = rays.camera_rays(label, d["resolution"])
         shape = origins.shape[:-1]
@@ -93,7 +93,7 @@ def test_full_render(jit):
         resample = partial(volume.eg3d_importance_depths, uniforms=uniforms)
         return volume.two_pass(field, origins, directions, coarse, resample, merge=True)
 
-    out = (jax.jit(render) if jit else render)(label)
+    out = render(label)
     assert_close(volume.signed_colors(out.features).reshape(d["rgb"].shape), d["rgb"], 1e-4)
     assert_close(out.depth.reshape(d["depth"].shape), d["depth"], 1e-3)
     assert_close(out.opacity.reshape(d["weight_sum"].shape), d["weight_sum"], 1e-4)
@@ -113,8 +113,13 @@ def test_gaze_normalisation_eyes(eye, corners):
     head = normalize.rotation_from_vector(f32(d["head_rotation_vector"]))
     model = f32(d["face_model_3x6"]).T
     center = head @ model[jnp.array(corners)].mean(axis=0) + f32(d["head_translation_mm"])
-    normalization = jax.jit(partial(normalize.normalize_camera, size=tuple(d["roi"].tolist())))(
-        center, head, f32(d["camera_matrix"]), focal=d["focal_norm"], distance=d["distance_norm_mm"]
+    normalization = normalize.normalize_camera(
+        center,
+        head,
+        f32(d["camera_matrix"]),
+        focal=d["focal_norm"],
+        distance=d["distance_norm_mm"],
+        size=tuple(d["roi"].tolist()),
     )
     head_vector = normalize.vector_from_rotation(normalize.normalized_head(normalization, head))
     assert_close(head_vector, d[f"{eye}_eye_head_rotation_vector"], 1e-5)
@@ -131,4 +136,6 @@ def test_image_metrics():
 
 def test_frechet_distance():
     d = load("frechet_distance")
-    assert_close(metrics.frechet_distance(d["features_a"], d["features_b"]), d["distance"], 1e-5)
+    assert_close(metrics.piq_frechet_distance(d["features_a"], d["features_b"]), d["distance"], 1e-5)
+    # The recorded value carries piq's early stop; ours has no such error.
+    assert_close(metrics.frechet_distance(d["features_a"], d["features_b"]), d["distance"], 1e-3)
