@@ -1,25 +1,24 @@
 """Reads other projects' PyTorch and EG3D files without running anything that is in them.
 
-A pickle is a small program. Python's own unpickler executes it; `interpret` below only follows its data: a stack
-machine over `pickletools.genops` in which a named function or class never becomes more than its name. The few names
-that stand for data (ordered dicts, tensors, numpy arrays, EG3D's persistent modules) are rebuilt by our own code; any
-other name is refused with a UserError that says which. Tensors come back as numpy arrays (bfloat16 through ml_dtypes).
+`load` gives the content of a torch.save file (zip or legacy form) or of an EG3D pickle as plain dicts, lists, numbers,
+strings and numpy arrays (bfloat16 through ml_dtypes); `state_dict` the named tensors in it. The pickle inside is
+interpreted by `rtgaze_jax.weights.pickles`, which refuses every name outside the vocabulary below.
 """
 
 import io
 import math
 import os
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
 from rtgaze_jax.errors import UserError
+from rtgaze_jax.weights.pickles import Name, Record, Shell, Vocabulary, interpret
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -41,193 +40,11 @@ _MODULE_PREFIXES = ("torch.nn.modules.", "torch_utils.", "dnnlib.", "training.")
 
 
 @dataclass(frozen=True)
-class Name:
-    """A function or class that the pickle mentions: its dotted name and nothing else."""
-
-    path: str
-
-
-@dataclass
-class Record:
-    """An object of a class whose code is not run: the class's name and the attributes stored with it."""
-
-    path: str
-    state: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Storage:
     """A flat run of numbers; `array` is None in the first pass over a legacy file, whose data follow its pickle."""
 
     dtype: np.dtype
     array: np.ndarray | None
-
-
-PersistentLoad = Callable[[Any], Any]
-
-
-def _no_persistent(identifier: Any) -> Any:
-    raise UserError("the file refers to data outside itself; convert a file written by torch.save or safetensors")
-
-
-def interpret(file: BinaryIO, persistent_load: PersistentLoad = _no_persistent) -> Any:
-    """The data of ONE pickle at the file's position, which is left behind its end.
-
-    Args:
-        file: binary, seekable.
-        persistent_load: turns a persistent id (torch's way to name a storage) into a value.
-    Raises UserError for names that are not data and for a broken pickle.
-    """
-    try:
-        return _run(file, persistent_load)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
-        raise UserError(f"not a readable pickle ({error}); is the file complete?") from error
-
-
-class _Mark:
-    """The place of a MARK on the stack."""
-
-
-def _run(file: BinaryIO, persistent_load: PersistentLoad) -> Any:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-
-    def to_mark() -> list[Any]:
-        items = []
-        while not isinstance(item := stack.pop(), _Mark):
-            items.append(item)
-        return items[::-1]
-
-    def set_items(target: Any, flat: list[Any]) -> None:
-        if isinstance(target, Record):
-            target = target.state
-        target.update(zip(flat[::2], flat[1::2], strict=True))
-
-    for opcode, argument, _ in pickletools.genops(file):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                stack.append(_Mark())
-            case "POP":
-                stack.pop()
-            case "POP_MARK":
-                to_mark()
-            case "DUP":
-                stack.append(stack[-1])
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE":
-                stack.append(True)
-            case "NEWFALSE":
-                stack.append(False)
-            case name if name in _LITERALS:
-                stack.append(argument)
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode.name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "TUPLE":
-                stack.append(tuple(to_mark()))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "LIST":
-                stack.append(to_mark())
-            case "EMPTY_DICT":
-                stack.append({})
-            case "DICT":
-                flat = to_mark()
-                stack.append(dict(zip(flat[::2], flat[1::2], strict=True)))
-            case "EMPTY_SET":
-                stack.append(set())
-            case "FROZENSET":
-                stack.append(frozenset(to_mark()))
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
-                items = to_mark()
-                stack[-1].extend(items)
-            case "ADDITEMS":
-                items = to_mark()
-                stack[-1].update(items)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                set_items(stack[-1], [key, value])
-            case "SETITEMS":
-                flat = to_mark()
-                set_items(stack[-1], flat)
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "GLOBAL":
-                stack.append(_name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_name(module, name))
-            case "REDUCE" | "NEWOBJ":
-                arguments, callee = stack.pop(), stack.pop()
-                stack.append(_rebuild(callee, arguments, opcode.name))
-            case "BUILD":
-                state = stack.pop()
-                before, after = stack[-1], _set_state(stack[-1], state)
-                stack[-1] = after
-                if after is not before:  # an array took the place of its empty shell
-                    memo.update({key: after for key, value in memo.items() if value is before})
-            case "BINPERSID":
-                stack.append(persistent_load(stack.pop()))
-            case other:
-                raise UserError(f"the file's pickle uses {other}, which no weights file needs; it is refused")
-    raise UserError("the pickle has no end; is the file complete?")
-
-
-_INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
-_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_LITERALS = _INTEGERS | _TEXTS | {"FLOAT", "BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
-
-
-def _name(module: str, name: str) -> Name:
-    path = f"{module}.{name}"
-    tail = path.removeprefix("torch.")
-    if (
-        path in _REBUILDERS
-        or path == "torch.storage.UntypedStorage"
-        or (path.startswith("torch.") and (tail in _STORAGE_DTYPES or tail in _TORCH_DTYPES))
-        or path.startswith(_MODULE_PREFIXES)
-    ):
-        return Name(path)
-    raise UserError(f"the file's pickle names {path}, which is not data; it is refused")
-
-
-def _rebuild(callee: Any, arguments: Any, opcode: str) -> Any:
-    if not isinstance(callee, Name) or not isinstance(arguments, tuple):
-        raise UserError("the file's pickle calls something that is not a name; it is refused")
-    if callee.path in _REBUILDERS:
-        return _REBUILDERS[callee.path](*arguments)
-    if opcode == "NEWOBJ" and callee.path.startswith(_MODULE_PREFIXES):
-        return Record(callee.path)
-    raise UserError(f"the file's pickle calls {callee.path}, which is not data; it is refused")
-
-
-def _set_state(target: Any, state: Any) -> Any:
-    if isinstance(target, Record) and isinstance(state, dict):
-        target.state.update(state)
-        return target
-    if isinstance(target, _NumpyArray):
-        return target.filled(state)
-    if isinstance(target, np.dtype):  # (version, byte order, ...): numpy writes '<' for the dtypes we accept
-        if state[1] not in ("<", "|", "="):
-            raise UserError("the file holds big-endian numbers; write it again on an ordinary machine")
-        return target
-    if isinstance(target, dict):  # the `_metadata` of a state dict
-        return target
-    raise UserError("the file's pickle sets the state of something that has none; it is refused")
 
 
 # --- what the accepted names stand for ------------------------------------------------------------------------------
@@ -282,11 +99,10 @@ def _persistent_object(meta: Any) -> Record:
     return Record(str(meta["class_name"]), dict(meta.get("state") or {}))
 
 
-@dataclass
-class _NumpyArray:
+class _NumpyArray(Shell):
     """numpy.core.multiarray._reconstruct: an array whose content comes with BUILD."""
 
-    def filled(self, state: tuple) -> np.ndarray:
+    def filled(self, state: Any) -> np.ndarray:
         _, shape, dtype, fortran, content = state
         if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
             raise UserError("the file holds an array of Python objects; it is refused")
@@ -334,6 +150,14 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _REBUILDERS[f"{_module}.scalar"] = _numpy_scalar
 
 
+def _mentions(path: str) -> bool:
+    name = path.removeprefix("torch.").removeprefix("storage.")
+    return path.startswith("torch.") and (name in _STORAGE_DTYPES or name in _TORCH_DTYPES)
+
+
+_VOCABULARY = Vocabulary(_REBUILDERS, _mentions, lambda path: path.startswith(_MODULE_PREFIXES))
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -358,8 +182,8 @@ def _load_open(file: BinaryIO) -> Any:
         file.seek(start)
         return _load_zip(file)
     file.seek(start)
-    first = interpret(file)
-    return _load_legacy(file) if first == _LEGACY_MAGIC else first
+    first = interpret(file, _VOCABULARY)
+    return _load_legacy(file) if isinstance(first, int) and first == _LEGACY_MAGIC else first
 
 
 def _dtype_of(storage_type: Any) -> np.dtype:
@@ -392,15 +216,15 @@ def _load_zip(file: BinaryIO) -> Any:
             return storages[key]
 
         try:
-            return interpret(io.BytesIO(archive.read(entries["data.pkl"])), persistent_load)
+            return interpret(io.BytesIO(archive.read(entries["data.pkl"])), _VOCABULARY, persistent_load)
         except zipfile.BadZipFile as error:
             raise UserError(f"the file is damaged ({error}); download it again") from error
 
 
 def _load_legacy(file: BinaryIO) -> Any:
     """After the magic number: protocol, system info, the object, the storages' keys, then each storage's data."""
-    interpret(file)
-    if interpret(file).get("little_endian") is not True:
+    interpret(file, _VOCABULARY)
+    if interpret(file, _VOCABULARY).get("little_endian") is not True:
         raise UserError("the file holds big-endian numbers; write it again on an ordinary machine")
     dtypes: dict[str, np.dtype] = {}
     storages: dict[str, _Storage] = {}
@@ -413,8 +237,8 @@ def _load_legacy(file: BinaryIO) -> Any:
         return storages.get(key, _Storage(dtypes[key], None))
 
     start = file.tell()
-    interpret(file, persistent_load)
-    for key in interpret(file):
+    interpret(file, _VOCABULARY, persistent_load)
+    for key in interpret(file, _VOCABULARY):
         if key not in dtypes:
             raise UserError("the file's list of tensors does not match its data; the file is damaged")
         (count,) = struct.unpack("<q", _exactly(file, 8))
@@ -425,7 +249,7 @@ def _load_legacy(file: BinaryIO) -> Any:
     if missing := set(dtypes) - set(storages):
         raise UserError(f"the file ends before the data of {len(missing)} tensors; download it again")
     file.seek(start)
-    return interpret(file, persistent_load)
+    return interpret(file, _VOCABULARY, persistent_load)
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:
@@ -437,6 +261,7 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 # --- state dicts ----------------------------------------------------------------------------------------------------
 
+_DEEPEST = 64
 _WRAPPERS = ("G_ema", "state_dict", "model_state_dict", "model_state", "model", "net", "params_ema", "params")
 
 
@@ -463,6 +288,8 @@ def state_dict(source: str | os.PathLike | BinaryIO) -> dict[str, np.ndarray]:
 
 def _module_tensors(module: Record, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """What torch's Module.state_dict() would return, from the attributes that were pickled."""
+    if prefix.count(".") > _DEEPEST:
+        raise UserError("the file's modules contain themselves; it is refused")
     for group in ("_parameters", "_buffers"):
         for name, tensor in (module.state.get(group) or {}).items():
             if isinstance(tensor, np.ndarray):
