@@ -7,12 +7,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.data.record import PARTS
-from rtgaze_jax.geometry.camera import frontalizing_transform, pack_camera, transform_camera, transform_points, transform_vector, unpack_camera
+from rtgaze_jax.geometry.camera import (
+    frontalizing_transform,
+    pack_camera,
+    transform_camera,
+    transform_points,
+    transform_vector,
+    unpack_camera,
+)
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
 from rtgaze_jax.models.layers import grow, shrink
 
 _FLIP = jnp.array([-1.0, 1.0, 1.0])
-_IMAGES = ("source_image", "target_image", "frontal_image", "target_depth", "target_parts", "target_face_mask", "target_eye_mask", "source_parts")
+_IMAGES = (
+    "source_image",
+    "target_image",
+    "frontal_image",
+    "target_depth",
+    "target_parts",
+    "target_face_mask",
+    "target_eye_mask",
+    "source_parts",
+)
 
 
 def example_keys(key: Array, batch: dict[str, Array]) -> Array:
@@ -61,7 +77,9 @@ def mirror(example: dict[str, Array]) -> dict[str, Array]:
 def recolour(example: dict[str, Array], key: Array) -> dict[str, Array]:
     """Random gain, tint and gamma shared by all images of an example; noise and softness on the source only, as photos have them."""
     keys = jax.random.split(key, 6)
-    gain = jax.random.uniform(keys[0], (3,), minval=0.88, maxval=1.12) * jax.random.uniform(keys[1], (), minval=0.75, maxval=1.2)
+    gain = jax.random.uniform(keys[0], (3,), minval=0.88, maxval=1.12) * jax.random.uniform(
+        keys[1], (), minval=0.75, maxval=1.2
+    )
     gamma = jnp.exp(jax.random.uniform(keys[2], (), minval=-0.3, maxval=0.3))
     out = dict(example)
     for name in ("source_image", "target_image", "frontal_image"):
@@ -78,11 +96,13 @@ def recolour(example: dict[str, Array], key: Array) -> dict[str, Array]:
 
 def augment(batch: dict[str, Array], key: Array) -> dict[str, Array]:
     """Mirrors half of the examples and recolours all. `batch` after to_float; needs `index`."""
+
     def one(example: dict[str, Array], key: Array) -> dict[str, Array]:
         coin, colour = jax.random.split(key)
         flipped = mirror(example)
         turn = jax.random.bernoulli(coin)
         return recolour(jax.tree.map(lambda a, b: jnp.where(turn, b, a), example, flipped), colour)
+
     return jax.vmap(one)(batch, example_keys(key, batch))
 
 

@@ -94,32 +94,101 @@ class ModelConfig:
 
 
 _SMALL_ENCODER = EncoderConfig(
-    stride=4, low_pool=2, norm="group", stem=32, stages=(2, 2, 2, 2), widths=(32, 64, 96, 128), aspp=128, vit_dim=256, vit_depth=4,
-    vit_heads=4, low_widths=(96, 64), low=64, high_widths=(48, 64, 64, 64), fuse_widths=(96, 96), fuse_dim=256, fuse_heads=4,
-    fuse_reduction=4, out_widths=(128, 96),
+    stride=4,
+    low_pool=2,
+    norm="group",
+    stem=32,
+    stages=(2, 2, 2, 2),
+    widths=(32, 64, 96, 128),
+    aspp=128,
+    vit_dim=256,
+    vit_depth=4,
+    vit_heads=4,
+    low_widths=(96, 64),
+    low=64,
+    high_widths=(48, 64, 64, 64),
+    fuse_widths=(96, 96),
+    fuse_dim=256,
+    fuse_heads=4,
+    fuse_reduction=4,
+    out_widths=(128, 96),
 )
 _TINY_ENCODER = EncoderConfig(
-    stride=4, norm="group", stem=8, stages=(1, 1), widths=(8, 16), aspp=16, vit_dim=32, vit_depth=1, vit_heads=2,
-    low_widths=(16,), low=16, high_widths=(8, 16), fuse_widths=(16, 16), fuse_dim=32, fuse_heads=2, fuse_reduction=4,
+    stride=4,
+    norm="group",
+    stem=8,
+    stages=(1, 1),
+    widths=(8, 16),
+    aspp=16,
+    vit_dim=32,
+    vit_depth=1,
+    vit_heads=2,
+    low_widths=(16,),
+    low=16,
+    high_widths=(8, 16),
+    fuse_widths=(16, 16),
+    fuse_dim=32,
+    fuse_heads=2,
+    fuse_reduction=4,
     out_widths=(24, 16),
 )
 
 PRESETS: dict[str, ModelConfig] = {
     "paper": ModelConfig(),
     "small": ModelConfig(
-        preset="small", frame="source", encoder=_SMALL_ENCODER,
+        preset="small",
+        frame="source",
+        encoder=_SMALL_ENCODER,
         prompt=PromptConfig(tokens=16, dim=128, heads=4, blocks=2),
-        render=RenderConfig(plane_channels=24, box=0.8, start=-0.36, end=0.5, coarse=14, fine=18, merge=False, features=24,
-                            density_scale=30.0, superres=(48, 24), skip=True),
+        render=RenderConfig(
+            plane_channels=24,
+            box=0.8,
+            start=-0.36,
+            end=0.5,
+            coarse=14,
+            fine=18,
+            merge=False,
+            features=24,
+            density_scale=30.0,
+            superres=(48, 24),
+            skip=True,
+        ),
         eyes=EyeConfig(enabled=True),
     ),
     "tiny": ModelConfig(
-        preset="tiny", image_size=64, frame="source", dtype="float32", encoder=_TINY_ENCODER,
+        preset="tiny",
+        image_size=64,
+        frame="source",
+        dtype="float32",
+        encoder=_TINY_ENCODER,
         prompt=PromptConfig(tokens=4, dim=16, heads=2),
-        render=RenderConfig(plane_channels=8, box=0.8, start=-0.36, end=0.5, resolution=16, coarse=6, fine=8, merge=False,
-                            hidden=16, features=8, density_scale=30.0, superres=(8, 8), skip=True),
-        eyes=EyeConfig(enabled=True, crop=16, widths=(8, 16), condition=16, plane_channels=4, patch=(10, 14), samples=6,
-                       hidden=16, features=8, refine=8),
+        render=RenderConfig(
+            plane_channels=8,
+            box=0.8,
+            start=-0.36,
+            end=0.5,
+            resolution=16,
+            coarse=6,
+            fine=8,
+            merge=False,
+            hidden=16,
+            features=8,
+            density_scale=30.0,
+            superres=(8, 8),
+            skip=True,
+        ),
+        eyes=EyeConfig(
+            enabled=True,
+            crop=16,
+            widths=(8, 16),
+            condition=16,
+            plane_channels=4,
+            patch=(10, 14),
+            samples=6,
+            hidden=16,
+            features=8,
+            refine=8,
+        ),
     ),
 }
 
@@ -131,15 +200,18 @@ def preset(name: str) -> ModelConfig:
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
     """The configuration as nested dictionaries of plain values (tuples as lists): for JSON headers and ml_collections."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         return list(value) if isinstance(value, tuple) else value
+
     return plain(dataclasses.asdict(config))
 
 
 def from_dict(values: Any) -> ModelConfig:
     """The inverse of to_dict; unknown keys raise TypeError. Accepts any nested mapping."""
+
     def build(kind: type, mapping: Any) -> Any:
         parts = {"encoder": EncoderConfig, "prompt": PromptConfig, "render": RenderConfig, "eyes": EyeConfig}
         known = {}
@@ -149,4 +221,5 @@ def from_dict(values: Any) -> ModelConfig:
             else:
                 known[key] = tuple(value) if isinstance(value, list | tuple) else value
         return kind(**known)
+
     return build(ModelConfig, values)

@@ -20,7 +20,8 @@ class EyeDiscriminator(nn.Module):
         x = patches.astype(self.dtype) * 2 - 1
         for width in self.widths:
             x = nn.leaky_relu(conv(width, 3, 2, dtype=self.dtype)(x), 0.2)
-        condition = nn.Dense(x.shape[-1], dtype=self.dtype)(nn.leaky_relu(nn.Dense(64, dtype=self.dtype)(
-            fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype)), 0.2))
+        condition = nn.Dense(x.shape[-1], dtype=self.dtype)(
+            nn.leaky_relu(nn.Dense(64, dtype=self.dtype)(fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype)), 0.2)
+        )
         logits = conv(1, 3, dtype=self.dtype)(x)[..., 0] + (x * condition[:, None, None]).mean(-1)
         return logits.astype(jnp.float32)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.models.config import EncoderConfig
-from rtgaze_jax.models.layers import ResidualBlock, TransformerBlock, conv, grow, leaky, pixel_shuffle, shrink, with_coordinates
+from rtgaze_jax.models.layers import (
+    ResidualBlock,
+    TransformerBlock,
+    conv,
+    grow,
+    leaky,
+    pixel_shuffle,
+    shrink,
+    with_coordinates,
+)
 
 ASPP_RATES = (12, 24, 36)
 _STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride, dilation: DeepLab keeps stride 8 by dilating the last two

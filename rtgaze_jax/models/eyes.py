@@ -40,8 +40,9 @@ def sample_image(image: Float[Array, "B H W C"], uv: Float[Array, "B N 2"]) -> F
     return total
 
 
-def eye_crops(image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], box: float,
-              size: int) -> Float[Array, "2*B size size 3"]:
+def eye_crops(
+    image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], box: float, size: int
+) -> Float[Array, "2*B size size 3"]:
     """Square crops that span `box` world units around each projected eye centre; the right eye's is mirrored."""
     b = image.shape[0]
     uv, depth = project(centers, camera)
@@ -50,7 +51,9 @@ def eye_crops(image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], ca
     line = (jnp.arange(size) + 0.5) / size * 2 - 1
     du = half[..., None] * line * _SIDE[:, None]  # [B, 2, size]
     dv = half[..., None] * line
-    grid = jnp.stack(jnp.broadcast_arrays(uv[..., 0, None, None] + du[:, :, None, :], uv[..., 1, None, None] + dv[:, :, :, None]), -1)
+    grid = jnp.stack(
+        jnp.broadcast_arrays(uv[..., 0, None, None] + du[:, :, None, :], uv[..., 1, None, None] + dv[:, :, :, None]), -1
+    )
     return sample_image(image, grid.reshape(b, -1, 2)).reshape(2 * b, size, size, image.shape[-1])
 
 
@@ -80,11 +83,14 @@ class EyeTriplanes(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, crops: Float[Array, "N K K 3"], gaze: Float[Array, "N 2"],
-                 context: Float[Array, "N D"]) -> Float[Array, "N 3 P P C"]:
+    def __call__(
+        self, crops: Float[Array, "N K K 3"], gaze: Float[Array, "N 2"], context: Float[Array, "N D"]
+    ) -> Float[Array, "N 3 P P C"]:
         """`crops` in [-1, 1]; `gaze` radians; right eyes mirrored throughout."""
         c = self.config
-        condition = jnp.concatenate([fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype), context.astype(self.dtype)], -1)
+        condition = jnp.concatenate(
+            [fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype), context.astype(self.dtype)], -1
+        )
         for _ in range(2):
             condition = nn.leaky_relu(nn.Dense(c.condition, dtype=self.dtype)(condition), 0.1)
         x = with_coordinates(crops).astype(self.dtype)
@@ -104,31 +110,42 @@ class EyeTriplanes(nn.Module):
         return jnp.moveaxis(x.reshape(n, h, w, 3, c.plane_channels), 3, 1).astype(jnp.float32)
 
 
-def patch_origins(centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], size: int,
-                  patch: tuple[int, int]) -> Int[Array, "B 2 2"]:
+def patch_origins(
+    centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], size: int, patch: tuple[int, int]
+) -> Int[Array, "B 2 2"]:
     """Row and column of each eye patch's first pixel: centred on the projected eye, kept inside the image."""
     uv, _ = project(centers, camera)
     first = jnp.round(uv[..., ::-1] * size).astype(jnp.int32) - jnp.array([patch[0] // 2, patch[1] // 2])
     return jnp.clip(first, 0, jnp.array([size - patch[0], size - patch[1]]))
 
 
-def take_patches(image: Float[Array, "B S S *c"], origins: Int[Array, "B 2 2"], patch: tuple[int, int]) -> Float[Array, "B 2 h w *c"]:
+def take_patches(
+    image: Float[Array, "B S S *c"], origins: Int[Array, "B 2 2"], patch: tuple[int, int]
+) -> Float[Array, "B 2 h w *c"]:
     """Cuts the eye patches out of images (any trailing channels)."""
     tail = image.shape[3:]
+
     def one(m: Array, o: Array) -> Array:
         return jax.lax.dynamic_slice(m, (o[0], o[1], *[0] * len(tail)), (*patch, *tail))
+
     return jax.vmap(lambda m, pair: jax.vmap(lambda o: one(m, o))(pair))(image, origins)
 
 
-def paste_patches(image: Float[Array, "B S S C"], patches: Float[Array, "B 2 h w C"], weights: Float[Array, "B 2 h w 1"],
-                  origins: Int[Array, "B 2 2"]) -> Float[Array, "B S S C"]:
+def paste_patches(
+    image: Float[Array, "B S S C"],
+    patches: Float[Array, "B 2 h w C"],
+    weights: Float[Array, "B 2 h w 1"],
+    origins: Int[Array, "B 2 2"],
+) -> Float[Array, "B S S C"]:
     """Blends patches over images, one eye after the other."""
+
     def one(m: Array, ps: Array, ws: Array, os: Array) -> Array:
         for p, w, o in zip(ps, ws, os, strict=True):
             at = (o[0], o[1], 0)
             under = jax.lax.dynamic_slice(m, at, p.shape)
             m = jax.lax.dynamic_update_slice(m, under * (1 - w) + p * w, at)
         return m
+
     return jax.vmap(one)(image, patches, weights, origins)
 
 
@@ -146,8 +163,9 @@ class EyeRefiner(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"],
-                 pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
+    def __call__(
+        self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"], pixels: Float[Array, "N h w 3"]
+    ) -> Float[Array, "N h w 3"]:
         x = jnp.concatenate([features * 2 - 1, opacity, pixels * 2 - 1], -1).astype(self.dtype)
         act = lambda y: nn.leaky_relu(y, 0.1)  # noqa: E731
         x = top = act(conv(self.width, dtype=self.dtype)(x))
@@ -168,9 +186,17 @@ class EyeRenderer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, eye_planes: Float[Array, "2*B 3 P P C"], centers: Float[Array, "B 2 3"], planes: Float[Array, "B 3 G G D"],
-                 box: float, camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"], source_camera: Float[Array, "B 25"],
-                 key: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        eye_planes: Float[Array, "2*B 3 P P C"],
+        centers: Float[Array, "B 2 3"],
+        planes: Float[Array, "B 3 G G D"],
+        box: float,
+        camera: Float[Array, "B 25"],
+        source: Float[Array, "B S S 3"],
+        source_camera: Float[Array, "B 25"],
+        key: Array | None = None,
+    ) -> dict[str, Array]:
         """`source` in [0, 1]. `key`: stratified samples in training; None: bin centres. Returns patch colours [B, 2, h, w, 3] before
         (`raw`) and after refinement (`patches`), depth (ray length) [B, 2, h, w], opacity [B, 2, h, w], origins [B, 2, 2]."""
         c = self.config
@@ -186,18 +212,31 @@ class EyeRenderer(nn.Module):
         points = start[:, :, None] + direction[:, :, None] * depths[..., None]
         local = (points - center[:, :, None]).reshape(b, 2, h * w * c.samples, 3)
         local = (local * jnp.stack([_SIDE, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
-        shared = jax.lax.stop_gradient(sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES))
+        shared = jax.lax.stop_gradient(
+            sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
+        )
         scaled = local / (0.25 * c.box)
         place = fourier(jnp.concatenate([scaled, jnp.sqrt((scaled**2).sum(-1, keepdims=True) + 1e-6)], -1), (2.0, 4.0))
-        features = jnp.concatenate([sample_planes(eye_planes, local, c.box, TRUE_AXES), shared.reshape(2 * b, -1, shared.shape[-1]), place], -1)
+        features = jnp.concatenate(
+            [sample_planes(eye_planes, local, c.box, TRUE_AXES), shared.reshape(2 * b, -1, shared.shape[-1]), place], -1
+        )
         density, colours = FieldDecoder(c.hidden, c.features, 2, self.dtype, name="field")(features)
         shape = (b, 2 * h * w, c.samples)
-        colour, depth, opacity, _ = march(colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE)
+        colour, depth, opacity, _ = march(
+            colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE
+        )
         surface = jax.lax.stop_gradient(start + direction * depth[..., None])
         pixels = sample_image(source, project(surface, source_camera)[0])
+
         def grid(x: Array) -> Array:
             return x.reshape(2 * b, h, w, -1)
+
         refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity), grid(pixels))
-        return {"patches": refined.reshape(b, 2, h, w, 3), "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),
-                "depth": depth.reshape(b, 2, h, w), "opacity": opacity.reshape(b, 2, h, w), "origins": origins,
-                "nearest": nearest.reshape(b, 2, h, w)}
+        return {
+            "patches": refined.reshape(b, 2, h, w, 3),
+            "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),
+            "depth": depth.reshape(b, 2, h, w),
+            "opacity": opacity.reshape(b, 2, h, w),
+            "origins": origins,
+            "nearest": nearest.reshape(b, 2, h, w),
+        }

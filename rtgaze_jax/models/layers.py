@@ -16,12 +16,27 @@ def leaky(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return nn.leaky_relu(x, 0.01)
 
 
-def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, dtype: jnp.dtype = jnp.float32,
-         init: Callable = HE, name: str | None = None) -> nn.Conv:
+def conv(
+    features: int,
+    kernel: int = 3,
+    stride: int = 1,
+    dilation: int = 1,
+    dtype: jnp.dtype = jnp.float32,
+    init: Callable = HE,
+    name: str | None = None,
+) -> nn.Conv:
     """A k x k convolution with bias, zero padding that keeps PyTorch's alignment (k // 2 on every side)."""
     pad = dilation * (kernel // 2)
-    return nn.Conv(features, (kernel, kernel), strides=(stride, stride), kernel_dilation=(dilation, dilation),
-                   padding=((pad, pad), (pad, pad)), dtype=dtype, kernel_init=init, name=name)
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        kernel_dilation=(dilation, dilation),
+        padding=((pad, pad), (pad, pad)),
+        dtype=dtype,
+        kernel_init=init,
+        name=name,
+    )
 
 
 def with_coordinates(image: Float[Array, "B H W C"]) -> Float[Array, "B H W C+2"]:
@@ -51,8 +66,9 @@ def pixel_shuffle(x: Float[Array, "B H W 4*C"]) -> Float[Array, "B 2*H 2*W C"]:
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, 2 * h, 2 * w, c // 4)
 
 
-def attention(query: Float[Array, "B N H D"], key: Float[Array, "B M H D"],
-              value: Float[Array, "B M H D"]) -> Float[Array, "B N H D"]:
+def attention(
+    query: Float[Array, "B N H D"], key: Float[Array, "B M H D"], value: Float[Array, "B M H D"]
+) -> Float[Array, "B N H D"]:
     """Softmax attention. A map above MAX_ATTENTION_MAP elements never exists as a whole: queries go in chunks, recomputed backwards."""
     b, n, heads, depth = query.shape
     chunks = 1

@@ -27,12 +27,19 @@ class PortraitGenerator(nn.Module):
         low, _ = self.low(image)
         return {"planes": self.planes(low, self.high(image)), "source": (image + 1) / 2, "source_camera": source_camera}
 
-    def render(self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Array]:
+    def render(
+        self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None
+    ) -> dict[str, Array]:
         """image [B, S, S, 3] in about [-1, 1]; raw in [0, 1], depth (ray length), opacity at the rays' resolution."""
         out = self.renderer(scene["planes"], camera, scene["source"], scene["source_camera"], key)
         return out | {"image": out["image"] * 2 - 1}
 
-    def __call__(self, image: Float[Array, "B S S 3"], source_camera: Float[Array, "B 25"], camera: Float[Array, "B 25"],
-                 key: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        image: Float[Array, "B S S 3"],
+        source_camera: Float[Array, "B 25"],
+        camera: Float[Array, "B 25"],
+        key: Array | None = None,
+    ) -> dict[str, Array]:
         """encode and render."""
         return self.render(self.encode(image, source_camera), camera, key)

@@ -40,8 +40,12 @@ class PoseHead(nn.Module):
     def __call__(self, grid: Float[Array, "B G G L"], tokens: Float[Array, "B T T D"]) -> dict[str, Array]:
         x = nn.relu(conv(64, 3, 2, dtype=self.dtype)(grid))
         x = nn.relu(conv(64, dtype=self.dtype)(x))
-        where = conv(2, init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"), dtype=jnp.float32,
-                     name="heatmap")(x.astype(jnp.float32))
+        where = conv(
+            2,
+            init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+            dtype=jnp.float32,
+            name="heatmap",
+        )(x.astype(jnp.float32))
         uv = soft_argmax(where)
         pooled = jnp.concatenate([tokens.mean((1, 2)), tokens.max((1, 2)), x.mean((1, 2)), x.max((1, 2))], -1)
         pooled = nn.relu(nn.Dense(128, dtype=self.dtype)(pooled)).astype(jnp.float32)

@@ -23,8 +23,14 @@ class TriplaneRenderer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, planes: Float[Array, "B 3 G G C"], camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"] | None = None,
-                 source_camera: Float[Array, "B 25"] | None = None, key: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        planes: Float[Array, "B 3 G G C"],
+        camera: Float[Array, "B 25"],
+        source: Float[Array, "B S S 3"] | None = None,
+        source_camera: Float[Array, "B 25"] | None = None,
+        key: Array | None = None,
+    ) -> dict[str, Array]:
         """`source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples; None: deterministic.
 
         Returns image [B, S, S, 3] around [0, 1], raw [B, R, R, 3], depth [B, R, R], opacity [B, R, R].
@@ -40,8 +46,18 @@ class TriplaneRenderer(nn.Module):
         start, direction = camera_rays(camera, r)
         distance = jnp.linalg.norm(unpack_camera(camera)[0][:, :3, 3], axis=-1)[:, None]
         near, far = (jnp.broadcast_to(distance + offset, (b, r * r)) for offset in (c.start, c.end))
-        rendered = render_rays(field, start.reshape(b, -1, 3), direction.reshape(b, -1, 3), near, far, c.coarse, c.fine, key,
-                               merge=c.merge, density_scale=c.density_scale)
+        rendered = render_rays(
+            field,
+            start.reshape(b, -1, 3),
+            direction.reshape(b, -1, 3),
+            near,
+            far,
+            c.coarse,
+            c.fine,
+            key,
+            merge=c.merge,
+            density_scale=c.density_scale,
+        )
         colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
         raw = colour[..., :3]
         pixels = None
@@ -51,8 +67,12 @@ class TriplaneRenderer(nn.Module):
         return {"image": image, "raw": raw, "depth": depth, "opacity": opacity}
 
 
-def reproject(depth: Float[Array, "B R R"], camera: Float[Array, "B 25"], source: Float[Array, "B S S 3"],
-              source_camera: Float[Array, "B 25"]) -> Float[Array, "B S S 3"]:
+def reproject(
+    depth: Float[Array, "B R R"],
+    camera: Float[Array, "B 25"],
+    source: Float[Array, "B S S 3"],
+    source_camera: Float[Array, "B 25"],
+) -> Float[Array, "B S S 3"]:
     """The source's colour at the surface point that each output pixel sees (no test of visibility; no gradient into the depth)."""
     b, size = source.shape[:2]
     deep = grow(depth[..., None], size // depth.shape[1])

@@ -5,7 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import frontal_camera, frontalizing_transform, invert_rigid, transform_camera, transform_points
+from rtgaze_jax.geometry.camera import (
+    frontal_camera,
+    frontalizing_transform,
+    invert_rigid,
+    transform_camera,
+    transform_points,
+)
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.encoder import HighEncoder, LowEncoder, TriplaneDecoder
 from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, eye_crops, feather, paste_patches, take_patches
@@ -43,8 +49,13 @@ class RTGaze(nn.Module):
         """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs (models/pose.py)
         and the image itself."""
         low, tokens = self.low(image)
-        return {"low": low, "high": self.high(image), "context": tokens.mean((1, 2)), "image": image,
-                "pose": self.pose(jax.lax.stop_gradient(low), jax.lax.stop_gradient(tokens))}
+        return {
+            "low": low,
+            "high": self.high(image),
+            "context": tokens.mean((1, 2)),
+            "image": image,
+            "pose": self.pose(jax.lax.stop_gradient(low), jax.lax.stop_gradient(tokens)),
+        }
 
     def source_camera(self, features: dict[str, Array]) -> Float[Array, "B 25"]:
         """The camera that took the image, in the weights' world frame, as the pose head sees it."""
@@ -60,8 +71,13 @@ class RTGaze(nn.Module):
             return eyes
         return transform_points(invert_rigid(head_to_source(features["pose"])), eyes)
 
-    def redirect(self, features: dict[str, Array], gaze: Float[Array, "B 2"], eye_centers: Float[Array, "B 2 3"] | None = None,
-                 source_camera: Float[Array, "B 25"] | None = None) -> dict[str, Array]:
+    def redirect(
+        self,
+        features: dict[str, Array],
+        gaze: Float[Array, "B 2"],
+        eye_centers: Float[Array, "B 2 3"] | None = None,
+        source_camera: Float[Array, "B 25"] | None = None,
+    ) -> dict[str, Array]:
         """`gaze`: (pitch, yaw) in radians in the weights' world frame. Eye centres and source camera default to the pose head's.
         Returns the scene: everything that `render` needs."""
         c = self.config
@@ -75,13 +91,22 @@ class RTGaze(nn.Module):
         else:
             low = self.prompt(low, gaze)
         source = (features["image"] + 1) / 2
-        scene = {"planes": self.planes(low, high), "eye_centers": eye_centers, "source": source, "source_camera": source_camera}
+        scene = {
+            "planes": self.planes(low, high),
+            "eye_centers": eye_centers,
+            "source": source,
+            "source_camera": source_camera,
+        }
         if c.eyes.enabled:
             crops = eye_crops(features["image"], eye_centers, source_camera, c.eyes.box, c.eyes.crop)
-            scene["eye_planes"] = self.eye_planes(crops, (gaze[:, None] * _MIRROR).reshape(-1, 2), jnp.repeat(features["context"], 2, 0))
+            scene["eye_planes"] = self.eye_planes(
+                crops, (gaze[:, None] * _MIRROR).reshape(-1, 2), jnp.repeat(features["context"], 2, 0)
+            )
         return scene
 
-    def render(self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Array]:
+    def render(
+        self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None
+    ) -> dict[str, Array]:
         """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic.
 
         Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3] in [0, 1] and,
@@ -94,8 +119,16 @@ class RTGaze(nn.Module):
         out["depth"] = grow(out["depth"][..., None], c.image_size // c.render.resolution)[..., 0]
         out["base"] = image * 2 - 1
         if c.eyes.enabled:
-            eyes = self.eye_renderer(scene["eye_planes"], scene["eye_centers"], scene["planes"], c.render.box, camera, scene["source"],
-                                     scene["source_camera"], keys[1])
+            eyes = self.eye_renderer(
+                scene["eye_planes"],
+                scene["eye_centers"],
+                scene["planes"],
+                c.render.box,
+                camera,
+                scene["source"],
+                scene["source_camera"],
+                keys[1],
+            )
             seen = take_patches(out["depth"], eyes["origins"], c.eyes.patch)
             weights = feather(c.eyes.patch) * visible(seen, eyes["nearest"], c.eyes.near)[..., None]
             image = paste_patches(image, eyes["patches"], weights, eyes["origins"])
@@ -103,12 +136,20 @@ class RTGaze(nn.Module):
         out["image"] = image * 2 - 1
         return out
 
-    def __call__(self, image: Float[Array, "B S S 3"], gaze: Float[Array, "B 2"], camera: Float[Array, "B 25"],
-                 eye_centers: Float[Array, "B 2 3"] | None = None, source_camera: Float[Array, "B 25"] | None = None,
-                 key: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        image: Float[Array, "B S S 3"],
+        gaze: Float[Array, "B 2"],
+        camera: Float[Array, "B 25"],
+        eye_centers: Float[Array, "B 2 3"] | None = None,
+        source_camera: Float[Array, "B 25"] | None = None,
+        key: Array | None = None,
+    ) -> dict[str, Array]:
         """encode, redirect and render in one go; returns render's outputs and `pose`."""
         features = self.encode(image)
-        return self.render(self.redirect(features, gaze, eye_centers, source_camera), camera, key) | {"pose": features["pose"]}
+        return self.render(self.redirect(features, gaze, eye_centers, source_camera), camera, key) | {
+            "pose": features["pose"]
+        }
 
 
 def head_to_source(pose: dict[str, Array]) -> Float[Array, "B 4 4"]:

@@ -17,7 +17,9 @@ def _smooth(x: Float[Array, "B H W C"], gain: float, pad: tuple[int, int]) -> Fl
     taps = jnp.asarray(FIR, x.dtype) * gain
     for shape, padding in (((4, 1, 1, 1), (pad, (0, 0))), ((1, 4, 1, 1), ((0, 0), pad))):
         kernel = jnp.broadcast_to(taps.reshape(shape), (*shape[:3], c))
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=c)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=c
+        )
     return x
 
 
@@ -38,7 +40,16 @@ class UpConv(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W F"]:
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         # "VALID" on H gives 2H + 1; the filter's padding of 1 brings it to 2H
-        x = nn.ConvTranspose(self.features, (3, 3), (2, 2), padding="VALID", use_bias=False, dtype=self.dtype, kernel_init=init, name="conv")(x)
+        x = nn.ConvTranspose(
+            self.features,
+            (3, 3),
+            (2, 2),
+            padding="VALID",
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=init,
+            name="conv",
+        )(x)
         x = _smooth(x, 2.0, (1, 1))
         return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
 
@@ -55,8 +66,12 @@ class SuperResolution(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "B R R C"], rgb: Float[Array, "B R R 3"],
-                 pixels: Float[Array, "B S S 3"] | None = None) -> Float[Array, "B S S 3"]:
+    def __call__(
+        self,
+        features: Float[Array, "B R R C"],
+        rgb: Float[Array, "B R R 3"],
+        pixels: Float[Array, "B S S 3"] | None = None,
+    ) -> Float[Array, "B S S 3"]:
         """`rgb`: the rendered colours in [0, 1]. `pixels`: the source photo's colours seen at each output pixel, blended in by a
         learned mask. Returns colours around [0, 1], not clipped."""
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
