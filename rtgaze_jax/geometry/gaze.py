@@ -26,10 +26,15 @@ def gaze_to_vector(pitch_yaw: Float[Array, "*batch 2"]) -> Float[Array, "*batch 
 
 
 def vector_to_gaze(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 2"]:
-    """(pitch, yaw) in radians of a gaze vector (any length above zero) in a camera's OpenCV axes."""
+    """(pitch, yaw) in radians of a gaze vector (any length above zero) in a camera's OpenCV axes.
+
+    Straight up and down, where yaw means nothing, it is 0 and gradients stay finite.
+    """
     x, y, z = vector[..., 0], vector[..., 1], vector[..., 2]
     # atan2 instead of arcsin: exact near the poles, no clipping, no normalisation needed.
-    return jnp.stack([jnp.arctan2(-y, _safe_norm(vector[..., 0::2])), jnp.arctan2(-x, -z)], axis=-1)
+    pole = (x == 0) & (z == 0)
+    yaw = jnp.arctan2(-x, jnp.where(pole, 1.0, -z))
+    return jnp.stack([jnp.arctan2(-y, _safe_norm(vector[..., 0::2])), yaw], axis=-1)
 
 
 def vector_angle_deg(a: Float[Array, "*batch 3"], b: Float[Array, "*#batch 3"]) -> Float[Array, "*batch"]:

@@ -1,0 +1,115 @@
+"""Cameras: labels, look-at, projection against rays, rigid transforms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rtgaze_jax.geometry import camera, gaze
+from rtgaze_jax.rendering import rays
+
+
+def random_camera(seed=0, batch=4):
+    """Labels with a random rigid pose in front of the origin, and skewed, uncentred intrinsics."""
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(batch, 3, 3)))[0]
+    rotation *= np.linalg.det(rotation)[:, None, None]
+    pose = np.tile(np.eye(4), (batch, 1, 1))
+    pose[:, :3, :3], pose[:, :3, 3] = rotation, rng.normal(size=(batch, 3))
+    k = np.array([[4.1, 0.05, 0.48], [0, 4.4, 0.53], [0, 0, 1]])
+    return camera.pack_camera(jnp.asarray(pose, jnp.float32), jnp.asarray(k, jnp.float32))
+
+
+def test_label_layout():
+    label = random_camera()
+    pose, k = camera.unpack_camera(label)
+    np.testing.assert_array_equal(camera.pack_camera(pose, k), label)
+    np.testing.assert_array_equal(label[1, 3:12:4], pose[1, :3, 3])
+    assert label[2, 17] == jnp.float32(0.05)
+    expected = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1]
+    np.testing.assert_allclose(camera.frontal_camera(), expected, rtol=1e-7)
+
+
+def test_orbit_looks_at_its_pivot_without_roll():
+    yaw, pitch = (a.ravel() for a in jnp.meshgrid(jnp.linspace(-80, 80, 5), jnp.linspace(-60, 60, 5)))
+    pivot = (0.1, -0.05, 0.2)
+    label = camera.orbit_camera(yaw, pitch, radius=2.0, pivot=pivot)
+    uv, depth = camera.project(jnp.broadcast_to(jnp.array(pivot), (25, 1, 3)), label)
+    np.testing.assert_allclose(uv, 0.5, atol=1e-5)
+    np.testing.assert_allclose(depth, 2.0, rtol=1e-6)
+    pose, _ = camera.unpack_camera(label)
+    np.testing.assert_allclose(pose[:, 1, 0], 0, atol=1e-6)  # the image's x axis is level
+    assert (pose[:, 1, 1] < 0).all()  # the image is not upside down
+    np.testing.assert_allclose(jnp.linalg.det(pose[:, :3, :3]), 1, rtol=1e-5)
+
+
+def test_orbit_angles_have_the_sign_of_gaze():
+    np.testing.assert_allclose(camera.orbit_camera(0.0, 0.0), camera.frontal_camera(), atol=1e-6)
+    pose, _ = camera.unpack_camera(camera.orbit_camera(20.0, 10.0))
+    np.testing.assert_allclose(pose[1, 3], 2.7 * np.sin(np.radians(10)), rtol=1e-5)  # above
+    np.testing.assert_allclose(np.arctan2(-pose[0, 3], pose[2, 3]), np.radians(20), rtol=1e-5)  # image left
+    towards = gaze.head_gaze_to_vector(jnp.radians(jnp.array([10.0, 20.0])))
+    np.testing.assert_allclose(gaze.gaze_from_world(towards, pose), 0, atol=1e-6)
+
+
+def test_eg3d_pitch_argument_is_not_an_angle():
+    pose, _ = camera.unpack_camera(camera.look_at_camera(np.pi / 2, np.pi / 2 - np.radians(20)))
+    elevation = np.degrees(np.arcsin(pose[1, 3] / 2.7))
+    np.testing.assert_allclose(elevation, 12.8, atol=0.05)
+
+
+def test_project_inverts_rays():
+    label = random_camera()
+    uv = jnp.asarray(np.random.default_rng(1).uniform(0, 1, (4, 7, 2)), jnp.float32)
+    origins, directions = rays.rays_at(label, uv)
+    lengths = jnp.linspace(0.5, 4, 7)
+    back, depth = camera.project(origins + directions * lengths[:, None], label)
+    np.testing.assert_allclose(back, uv, atol=2e-5)
+    np.testing.assert_allclose(depth, jnp.broadcast_to(lengths, (4, 7)), rtol=1e-5)
+
+
+def test_points_behind_a_camera_are_outside_its_image():
+    uv, _ = camera.project(jnp.array([[0.3, 0.1, 3.5], [0.3, 0.1, 2.7]]), camera.frontal_camera())
+    assert np.isfinite(uv).all()
+    assert (jnp.abs(uv).max(axis=-1) > 10).all()
+
+
+def test_invert_rigid():
+    pose, _ = camera.unpack_camera(random_camera())
+    np.testing.assert_allclose(camera.invert_rigid(pose), jnp.linalg.inv(pose), atol=1e-5)
+
+
+def test_frontalizing_transform():
+    label, other = random_camera(2), random_camera(3)
+    transform = jax.jit(camera.frontalizing_transform)(label)
+    pose, k = camera.unpack_camera(camera.transform_camera(transform, label))
+    np.testing.assert_allclose(pose, jnp.broadcast_to(camera.FRONTAL_POSE, pose.shape), atol=1e-5)
+    np.testing.assert_array_equal(k, camera.unpack_camera(label)[1])
+    # Another camera sees the same picture of a world that moved with it, and the same gaze.
+    origins, directions = rays.rays_at(other, jnp.full((4, 5, 2), 0.4) + jnp.linspace(0, 0.2, 5)[:, None])
+    points = origins + 2 * directions
+    moved = camera.transform_camera(transform, other)
+    before, after = camera.project(points, other), camera.project(camera.transform_points(transform, points), moved)
+    np.testing.assert_allclose(before[0], after[0], atol=2e-5)
+    np.testing.assert_allclose(before[1], after[1], rtol=1e-5)
+    vector = gaze.head_gaze_to_vector(jnp.asarray(np.random.default_rng(4).normal(size=(4, 2)), jnp.float32))
+    np.testing.assert_allclose(
+        gaze.gaze_from_world(vector, camera.unpack_camera(other)[0]),
+        gaze.gaze_from_world(camera.transform_vector(transform, vector), camera.unpack_camera(moved)[0]),
+        atol=1e-5,
+    )
+
+
+def test_batched_like_vmapped():
+    label = random_camera(5)
+    points = jnp.asarray(np.random.default_rng(6).normal(size=(4, 6, 3)), jnp.float32)
+    for function in (camera.project, lambda p, c: camera.transform_points(camera.frontalizing_transform(c), p)):
+        expected = jax.vmap(function)(points, label)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), function(points, label), expected
+        )
+
+
+def test_eg3d_field_of_view_is_diagonal():
+    np.testing.assert_allclose(camera.eg3d_fov_intrinsics(18.837)[0, 0], camera.FOCAL, rtol=1e-3)
+    horizontal = 2 * np.degrees(np.arctan(0.5 / camera.FOCAL))
+    np.testing.assert_allclose(horizontal, 13.37, atol=0.01)
