@@ -1,7 +1,8 @@
 """Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong continuation (Orbax v1).
 
-One checkpoint = the TrainState (arrays) plus a JSON description: loader position, the run's configuration, and a SHA-256
-over all of it that is checked on loading. WORKDIR/checkpoints/STEP; Orbax writes under a temporary name and renames.
+One checkpoint = the TrainState (arrays) plus a JSON description: loader position, the run's configuration, and a
+SHA-256 over state and position that is checked on loading. WORKDIR/checkpoints/STEP; Orbax writes under a temporary
+name and renames.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def _clear_errors(directory: Path, last: int | None) -> Iterator[None]:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "RESOURCE_EXHAUSTED" in text
         cause = f"no space left on the disk of {directory}" if full else f"{type(error).__name__}: {text[:300]}"
         kept = "no earlier checkpoint exists" if last is None else f"the checkpoint of step {last} is intact"
-        cure = "free some space and run the same command again" if full else "run the same command again to go on from it"
+        cure = (
+            "free some space and run the same command again" if full else "run the same command again to go on from it"
+        )
         raise FailureError(f"saving a checkpoint failed: {cause}; {kept}; {cure}") from error
 
 
@@ -72,7 +75,8 @@ class Checkpoints:
             keep.append(policies.BestN(get_metric_fn=lambda m: m[self._best], n=self._keep_best, reverse=True))
         with _clear_errors(self.directory, None):
             self._orbax = ocp.training.Checkpointer(
-                self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True)
+                self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -80,9 +84,10 @@ class Checkpoints:
         return [found.step for found in self._orbax.checkpoints]
 
     def save(self, state: TrainState, position: Any, config: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Starts writing a checkpoint; returns once the state has left the devices. `position` and `config` are JSON values.
+        """Starts writing a checkpoint; returns once the state has left the devices.
 
-        Raises FailureError if this or the previous save cannot be completed (disk full, say).
+        `position` and `config` are JSON values. Raises FailureError if this or the previous save cannot be completed
+        (disk full, say).
         """
         self.wait()
         step = int(state.step)
@@ -95,7 +100,8 @@ class Checkpoints:
                 raise OSError(errno.ENOSPC, f"{free} bytes free, {_size(state)} needed")
             about = {"position": position, "config": config, "sha256": digest(state, position)}
             self._response = self._orbax.save_checkpointables_async(
-                step, {"state": state}, metrics=metrics, custom_metadata=about, force=True)
+                step, {"state": state}, metrics=metrics, custom_metadata=about, force=True
+            )
 
     def check(self) -> None:
         """Raises FailureError if a finished background save has failed; never waits."""
@@ -114,23 +120,29 @@ class Checkpoints:
         """Steps of the checkpoints that lie complete on disk, ascending."""
         return _steps(self.directory)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(
+        self, like: TrainState, accept: Callable[[dict[str, Any]], None]
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that is whole, shaped and placed as `like`, and its description; None if there is none.
 
-        A checkpoint that cannot be read, or whose SHA-256 is wrong, is moved to WORKDIR/corrupt with a warning. `like` may
-        hold arrays or ShapeDtypeStructs with shardings; a state of other shapes raises UserError.
+        A checkpoint that cannot be read, or whose SHA-256 is wrong, is moved to WORKDIR/corrupt with a warning. `like`
+        holds arrays or ShapeDtypeStructs with shardings; a state of other shapes raises UserError. accept(config)
+        raises where the run's saved configuration must not be continued.
         """
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         for step in reversed(self.steps):
             try:
                 about = self._orbax.checkpointables_metadata(step)
-                saved = _shapes(about.metadata["state"])
+                saved, config = _shapes(about.metadata["state"]), about.custom_metadata["config"]
             except Exception as error:
                 self._set_aside(step, error)
                 continue
+            accept(config)
             if saved != _shapes(abstract):
                 odd = sorted(dict(saved ^ _shapes(abstract)))[:3]
-                raise UserError(f"the checkpoint of step {step} holds another model (at {', '.join(odd)}); use another --workdir")
+                raise UserError(
+                    f"the checkpoint of step {step} holds another model (at {', '.join(odd)}); use another --workdir"
+                )
             try:
                 state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
                 if digest(state, about.custom_metadata["position"]) != about.custom_metadata["sha256"]:
@@ -168,34 +180,48 @@ class Checkpoints:
 
 def _shapes(tree: Any) -> set[tuple[str, tuple[tuple[int, ...], str]]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {(jax.tree_util.keystr(path, simple=True, separator="/"), (tuple(x.shape), str(np.dtype(x.dtype)))) for path, x in leaves}
+    return {
+        (jax.tree_util.keystr(path, simple=True, separator="/"), (tuple(x.shape), str(np.dtype(x.dtype))))
+        for path, x in leaves
+    }
 
 
 def _steps(directory: Path) -> list[int]:
-    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()) if directory.is_dir() else []
+    return (
+        sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()) if directory.is_dir() else []
+    )
 
 
 def load_host(workdir: str | os.PathLike, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A checkpoint as nested NumPy arrays, with its description, on any machine. `step` None: the newest. UserError if none."""
+    """A checkpoint as nested NumPy arrays, with its description, on any machine. `step` None: the newest."""
     directory = Path(workdir).absolute() / FOLDER
     steps = _steps(directory)
     if not steps or (step is not None and step not in steps):
-        raise UserError(f"no checkpoint {'' if step is None else f'of step {step} '}in {workdir} (expected {directory}/STEP)")
+        raise UserError(
+            f"no checkpoint {'' if step is None else f'of step {step} '}in {workdir} (expected {directory}/STEP)"
+        )
     path = directory / str(steps[-1] if step is None else step)
     try:
         about = ocp.checkpointables_metadata(path)
         empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), about.metadata["state"])
         return ocp.load_checkpointables(path, {"state": empty})["state"], about.custom_metadata
     except Exception as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); training resumes from an older one") from error
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}); training resumes from an older one"
+        ) from error
 
 
 def describe_workdir(workdir: str | os.PathLike) -> dict[str, Any]:
-    """What `rtgaze info WORKDIR` prints: step, sha256 (recomputed), intact (it agrees with the one stored), skipped, parameters."""
+    """What `rtgaze info WORKDIR` prints. sha256 is recomputed from the arrays; intact: it is the one that was
+    stored."""
     state, about = load_host(workdir)
     found = digest(state, about["position"])
     return {
-        "workdir": str(Path(workdir).absolute()), "step": int(state["step"]), "sha256": found, "intact": found == about["sha256"],
-        "skipped": int(state["skipped"]), "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
+        "workdir": str(Path(workdir).absolute()),
+        "step": int(state["step"]),
+        "sha256": found,
+        "intact": found == about["sha256"],
+        "skipped": int(state["skipped"]),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "position": about["position"],
     }

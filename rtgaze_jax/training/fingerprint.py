@@ -31,8 +31,14 @@ def check(saved: Mapping[str, Any], current: Mapping[str, Any], allowed: Iterabl
     """Raises UserError unless the two differ in FREE and `allowed` keys only ("optim" allows "optim.lr")."""
     old, new = flatten(saved), flatten(current)
     missing = object()
-    changed = [k for k in sorted(old | new) if old.get(k, missing) != new.get(k, missing) and not _covered(k, (*FREE, *allowed))]
+    changed = [
+        k
+        for k in sorted(old | new)
+        if old.get(k, missing) != new.get(k, missing) and not _covered(k, (*FREE, *allowed))
+    ]
     if changed:
         shown = ", ".join(f"{k} {old.get(k, '(none)')!r} -> {new.get(k, '(none)')!r}" for k in changed[:6])
-        raise UserError(f"this run was started with another configuration: {shown}{', ...' if len(changed) > 6 else ''}; "
-                        f"to continue it so: --allow_change={','.join(changed)}; to start anew: another --workdir")
+        raise UserError(
+            f"this run was started with another configuration: {shown}{', ...' if len(changed) > 6 else ''}; "
+            f"to continue it so: --allow_change={','.join(changed)}; to start anew: another --workdir"
+        )

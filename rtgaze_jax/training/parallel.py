@@ -19,8 +19,8 @@ AXIS = "data"
 def initialize(config: Any) -> None:
     """Joins the other processes of the run, before any device is used.
 
-    config.coordinator: "" for a single process; "auto" on clusters that JAX recognises (Slurm, Kubernetes, TPU pods); or
-    HOST:PORT with config.processes and config.process_id.
+    config.coordinator: "" for a single process; "auto" on clusters that JAX recognises (Slurm, Kubernetes, TPU pods);
+    or HOST:PORT with config.processes and config.process_id.
     """
     if not config.coordinator:
         return
@@ -52,24 +52,34 @@ class Parallel:
     def compile(self, make: Callable[[str | None], Step]) -> Step:
         """The step on this mesh; `make(axis_name)` builds the pure one. The state's buffers are donated."""
         if self.mode == "pmap":
-            return jax.pmap(make(AXIS), axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=0,
-                            devices=list(self.mesh.devices.flat))
+            return jax.pmap(
+                make(AXIS),
+                axis_name=AXIS,
+                in_axes=(None, None, 0),
+                out_axes=None,
+                donate_argnums=0,
+                devices=list(self.mesh.devices.flat),
+            )
         split = NamedSharding(self.mesh, PartitionSpec(AXIS))
         same = self.replicated
         return jax.jit(make(None), in_shardings=(same, same, split), out_shardings=(same, same), donate_argnums=0)
 
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays, equal on all processes, as arrays on every device."""
+
         def place(leaf: Any) -> jax.Array:
             leaf = np.asarray(leaf)
             return jax.make_array_from_callback(leaf.shape, self.replicated, lambda index: leaf[index])
+
         return jax.tree.map(place, tree)
 
     def local_batch(self, batch_size: int, accumulate: int = 1) -> int:
         """This process's share of a global batch. UserError where it does not divide evenly."""
         if batch_size % (self.devices * accumulate):
-            raise UserError(f"batch_size {batch_size} is no multiple of {self.devices} devices x accumulate {accumulate}; "
-                            "change batch_size, accumulate or parallel.devices")
+            raise UserError(
+                f"batch_size {batch_size} is no multiple of {self.devices} devices x accumulate {accumulate}; "
+                "change batch_size, accumulate or parallel.devices"
+            )
         return batch_size // jax.process_count()
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -98,7 +108,7 @@ def make_parallel(config: Any) -> Parallel:
 
 
 def agree(value: int) -> int:
-    """The largest of all processes' values, on all of them (waits for the devices; with one process it is free)."""
+    """The bits that any process has set, on all of them (waits for the devices; with one process it is free)."""
     if jax.process_count() == 1:
         return value
-    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+    return int(np.bitwise_or.reduce(multihost_utils.process_allgather(np.int32(value))))

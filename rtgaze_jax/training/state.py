@@ -14,7 +14,8 @@ class TrainState:
     """The state of a run. Parameters, moments and averages are float32; `key` is the raw data of the run's random key.
 
     `step` counts batches seen, so every batch has its own random numbers and learning rate even where its update was
-    skipped; `start` is the step at which the optimizer began (not 0 after weights-only continuation: warm-up restarts there).
+    skipped; `start` is the step at which the optimizer began (not 0 after a weights-only continuation, whose warm-up
+    starts there).
     """
 
     step: Int[Array, ""]
@@ -27,13 +28,19 @@ class TrainState:
     ema: PyTree[Float[Array, "..."]] | None  # exponential moving average of params; None: not kept
 
 
-def create(params: PyTree, optimizer: optax.GradientTransformation, *, seed: int, ema: bool, start: int = 0) -> TrainState:
+def create(
+    params: PyTree, optimizer: optax.GradientTransformation, *, seed: int, ema: bool, start: int = 0
+) -> TrainState:
     """A fresh state around `params` (cast to float32) at step `start`."""
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     return TrainState(
-        step=jnp.int32(start), start=jnp.int32(start), skipped=jnp.int32(0), streak=jnp.int32(0),
+        step=jnp.int32(start),
+        start=jnp.int32(start),
+        skipped=jnp.int32(0),
+        streak=jnp.int32(0),
         key=jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
-        params=params, opt_state=optimizer.init(params),
+        params=params,
+        opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if ema else None,
     )
 
