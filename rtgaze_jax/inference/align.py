@@ -36,8 +36,8 @@ def crop(pixels: UInt8[np.ndarray, "H W 3"], matrix: Float[np.ndarray, "2 3"], s
 def eye_points(face: Face, matrix: Float[np.ndarray, "2 3"], size: int) -> Float[np.ndarray, "2 2"]:
     """Where the centres of the eyeballs appear in the crop: normalised coordinates, (subject's left, subject's right).
 
-    An eyeball cannot be seen, but its centre lies behind the opening between the lids: seen from the front it projects
-    to the middle between the corners. The corners are used rather than the lids or the iris because the eyeball's
-    centre stays where it is when the gaze changes.
+    An eyeball cannot be seen, but its centre lies behind the opening between the lids: seen from the front it
+    projects to the middle between the corners. The corners are used rather than the lids or the iris because the
+    eyeball's centre stays where it is when the gaze changes.
     """
     return apply(matrix, corner_midpoints(face)) / size

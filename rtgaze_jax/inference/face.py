@@ -1,6 +1,7 @@
 """Faces in a photo: detector, 468-point mesh and irises, by three small MediaPipe networks run through LiteRT.
 
-    windows of several sizes -> detections -> square, upright region -> mesh -> region around each eye -> lids and iris
+    windows of several sizes -> detections -> square, upright region -> mesh -> region around each eye -> lids and
+    iris
 
 All coordinates are continuous photo pixels (the centre of the first pixel is at 0.5, 0.5).
 Networks: BlazeFace short range, Face Mesh and Iris (Google, Apache-2.0), see weights/shipped/faces/NOTICE.

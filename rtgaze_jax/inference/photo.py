@@ -29,7 +29,8 @@ class Photo:
     """A decoded photo.
 
     pixels: u8[H, W, 3] RGB, upright. alpha: u8[H, W] or None. grey: it was a greyscale file. exif, icc, xmp: metadata
-    as bytes, orientation already applied. jpeg: quantisation tables and chroma subsampling of an upright JPEG, or None.
+    as bytes, orientation already applied. jpeg: quantisation tables and chroma subsampling of an upright JPEG, or
+    None.
     """
 
     pixels: np.ndarray

@@ -14,6 +14,7 @@ import functools
 import math
 import os
 import warnings
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +65,8 @@ def ease(angle: float, trained: float) -> float:
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
     """A rendered face. image: u8[S, S, 3]. depth: f32[S, S], ray length in world units (370 mm), 0 where nothing is.
-    gaze: (pitch, yaw) in degrees in the crop's camera frame. camera: 25 numbers (geometry/camera.py), source frame."""
+    gaze: (pitch, yaw) in degrees in the crop's camera frame. camera: 25 numbers (geometry/camera.py), source
+    frame."""
 
     image: UInt8[np.ndarray, "S S 3"]
     depth: Float[np.ndarray, "S S"]
@@ -175,8 +177,8 @@ class EncodedFace:
         """The face alone from a new viewpoint.
 
         view: (pitch, yaw) of the viewpoint in degrees seen from the face, (0, 0) the photo's own, +pitch above, +yaw
-        to the left of the image. pitch, yaw, frame: the gaze, as in `redirect`, so relative to the PHOTO's camera, not
-        to the new viewpoint.
+        to the left of the image. pitch, yaw, frame: the gaze, as in `redirect`, so relative to the PHOTO's camera,
+        not to the new viewpoint.
         """
         up, left = _angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
         return self._view(self._target(pitch, yaw, frame), orbit_camera(left, up))
@@ -195,11 +197,7 @@ class Redirector:
         face: 1 the largest, 2 the next, ...; None the largest, with a GazeWarning if there are more. Raises
         NoFaceError if there is none, UserError for a photo that cannot be read or a face that is not there.
         """
-        name = photo if isinstance(photo, str | os.PathLike) else "the photo"
-        photo = as_photo(photo)
-        faces = find_faces(photo.pixels)
-        if not faces:
-            raise NoFaceError(f"no face found in {name}; it must be visible, upright within 60 degrees and not tiny")
+        photo, faces, name = self._find(photo)
         if face is None and len(faces) > 1:
             warnings.warn(
                 f"{len(faces)} faces in {name}: using the largest; choose with --face N or --face all",
@@ -211,11 +209,20 @@ class Redirector:
             raise UserError(f"no face {number} in {name}: it has {len(faces)}, numbered from 1 by size")
         return self._encoded(photo, faces[number - 1])
 
-    def encode_all(self, photo: object) -> list[EncodedFace]:
-        """Every face of a photo, largest first. Raises NoFaceError if there is none."""
+    def encode_all(self, photo: object) -> Iterator[EncodedFace]:
+        """Every face of a photo, largest first, encoded one at a time. Raises NoFaceError if there is none."""
+        photo, faces, _ = self._find(photo)
+        for found in faces:
+            yield self._encoded(photo, found)
+
+    def _find(self, photo: object) -> tuple[Photo, list[Face], str]:
+        """The decoded photo, its faces, and what to call it in messages."""
+        name = str(photo) if isinstance(photo, str | os.PathLike) else "the photo"
         photo = as_photo(photo)
-        first = self.encode(photo, face=1)
-        return [first, *(self._encoded(photo, found) for found in find_faces(photo.pixels)[1:])]
+        faces = find_faces(photo.pixels)
+        if not faces:
+            raise NoFaceError(f"no face found in {name}; it must be visible, upright within 60 degrees and not tiny")
+        return photo, faces, name
 
     def _encoded(self, photo: Photo, found: Face) -> EncodedFace:
         trained = self.header.get("gaze_range_degrees") or _TRAINED
