@@ -262,7 +262,18 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 # --- state dicts ----------------------------------------------------------------------------------------------------
 
 _DEEPEST = 64
-_WRAPPERS = ("G_ema", "state_dict", "model_state_dict", "model_state", "model", "net", "params_ema", "params")
+_WRAPPERS = (
+    "G_ema",
+    "G",
+    "renderer_state_dict",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "params_ema",
+    "params",
+)
 
 
 def state_dict(source: str | os.PathLike | BinaryIO) -> dict[str, np.ndarray]:

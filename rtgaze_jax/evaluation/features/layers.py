@@ -40,6 +40,11 @@ def conv(
     return y + params["bias"].astype(x.dtype) if "bias" in params else y
 
 
+def dense(params: Params, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
+    """A linear layer with bias, in full precision."""
+    return jnp.dot(x, params["kernel"], precision=jax.lax.Precision.HIGHEST) + params["bias"]
+
+
 def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 0) -> Float[Array, "b h2 w2 c"]:
     """The maximum over windows; PyTorch's padding (never wins)."""
     pads = [(0, 0), (padding, padding), (padding, padding), (0, 0)]

@@ -7,11 +7,10 @@ dense}; a file may stop after any block (the shipped one does: blocks 0-11).
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.evaluation.features.layers import Params, conv, unit_normalize
+from rtgaze_jax.evaluation.features.layers import Params, conv, dense, unit_normalize
 
 
 class Block(NamedTuple):
@@ -97,7 +96,4 @@ def lite0_logits(params: Params, images: Float[Array, "b h w 3"]) -> Float[Array
     part."""
     last = f"block{len(BLOCKS) - 1}"
     x = lite0_stages(params, images, (last,))[last]
-    x = _relu6(conv(params["head"], x)).mean((1, 2))
-    return (
-        jnp.dot(x, params["classifier"]["kernel"], precision=jax.lax.Precision.HIGHEST) + params["classifier"]["bias"]
-    )
+    return dense(params["classifier"], _relu6(conv(params["head"], x)).mean((1, 2)))
