@@ -1,15 +1,17 @@
 """Training examples: two images of one capture, and batches of them.
 
-A pair says "turn the source into the target": same person, light and background; the gaze differs (nearly always) and the
-view does in part of the pairs. `draw_pairs` and `fixed_pairs` choose records by number, `gather` makes the batch:
+A pair says "turn the source into the target": same person, light and background; the gaze differs (nearly always) and
+the view does in part of the pairs. `draw_pairs` and `fixed_pairs` choose records by number, `gather` makes the batch:
 
     source_image  u8[B,S,S,3]   source_camera f32[B,25]  source_gaze f32[B,2]  source_parts u8[B,S,S]
     target_image  u8[B,S,S,3]   target_camera f32[B,25]  target_gaze f32[B,2]  target_parts u8[B,S,S]
     target_depth  f16[B,S,S]    target_face_mask bool[B,S,S]                   target_eye_mask bool[B,S,S]
     eye_centers   f32[B,2,3]    person i32[B]
-    frontal_image u8[B,S,S,3]   frontal_camera f32[B,25]     the target's gaze in the capture's most frontal view, on request
+    frontal_image u8[B,S,S,3]   frontal_camera f32[B,25]   on request: the target's gaze in the capture's most
+    frontal view
 
-Gaze is in the head frame, the world of cameras and eye centres is the head frame; units as in `rtgaze_jax.data.record`.
+Gaze is in the head frame, the world of cameras and eye centres is the head frame; units as in
+`rtgaze_jax.data.record`.
 """
 
 import hashlib
@@ -28,39 +30,33 @@ RECORD_KEYS = ("image", "parts", "depth", "cam2world", "intrinsics", "gaze_head"
 Arrays = dict[str, np.ndarray]
 
 
-def pack(records: Sequence[Record], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
-    """What training needs of N decoded records, as arrays [N, ...]: 6 bytes a pixel.
+def pack(records: Sequence[Record]) -> Arrays:
+    """What training needs of N decoded square records, as arrays [N, ...]: 6 bytes a pixel.
 
-    image u8, parts u8, depth f16, camera f32[N, 25], gaze f32[N, 2] (head frame), eye_centers f32[N, 2, 3], person i32.
-    Written into `out` where given.
+    image u8, parts u8, depth f16, camera f32[N, 25], gaze f32[N, 2] (head frame), eye_centers f32[N, 2, 3], person
+    i32.
     """
-    if out is None:
-        out = empty_arrays(len(records), records[0]["image"].shape[0])
+    arrays = empty_arrays(len(records), records[0]["image"].shape[0])
     for i, record in enumerate(records):
         for key in ("image", "parts", "depth", "eye_centers", "person"):
-            out[key][i] = record[key]
-        out["gaze"][i] = record["gaze_head"]
-        out["camera"][i] = camera_label(record["cam2world"], record["intrinsics"])
-    return dict(out)
-
-
-def array_layout(count: int, resolution: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and dtypes of the arrays of `count` square records."""
-    square = (count, resolution, resolution)
-    return {
-        "image": ((*square, 3), np.dtype(np.uint8)),
-        "parts": (square, np.dtype(np.uint8)),
-        "depth": (square, np.dtype(np.float16)),
-        "camera": ((count, 25), np.dtype(np.float32)),
-        "gaze": ((count, 2), np.dtype(np.float32)),
-        "eye_centers": ((count, 2, 3), np.dtype(np.float32)),
-        "person": ((count,), np.dtype(np.int32)),
-    }
+            arrays[key][i] = record[key]
+        arrays["gaze"][i] = record["gaze_head"]
+        arrays["camera"][i] = camera_label(record["cam2world"], record["intrinsics"])
+    return arrays
 
 
 def empty_arrays(count: int, resolution: int) -> Arrays:
-    """Zeroed arrays for `count` square records."""
-    return {key: np.zeros(shape, dtype) for key, (shape, dtype) in array_layout(count, resolution).items()}
+    """Zeroed arrays for `count` packed records of `resolution` x `resolution` pixels."""
+    square = (count, resolution, resolution)
+    return {
+        "image": np.zeros((*square, 3), np.uint8),
+        "parts": np.zeros(square, np.uint8),
+        "depth": np.zeros(square, np.float16),
+        "camera": np.zeros((count, 25), np.float32),
+        "gaze": np.zeros((count, 2), np.float32),
+        "eye_centers": np.zeros((count, 2, 3), np.float32),
+        "person": np.zeros(count, np.int32),
+    }
 
 
 def draw_pairs(rng: np.random.Generator, grid: Grid, captures: np.ndarray, same_view: float = 0.5) -> np.ndarray:

@@ -1,9 +1,9 @@
 """One record: one image of one person with everything known about it. The one schema of every dataset in this package.
 
-A record is a dict of NumPy arrays. `decode(encode(record))` gives it back: lossless for everything but depth, which is
-kept to 0.00005 world units (0.02 mm). Frames: "world" is the head frame of the capture (x to the subject's left, y up,
-z out of the face, 1 unit = 370 mm); camera axes are OpenCV's (x right, y down, z forward). Gaze is (pitch, yaw) in
-radians with the ETH-XGaze sign; eyes come in the order (subject's left, subject's right).
+A record is a dict of NumPy arrays. `decode(encode(record))` gives it back: lossless for everything but depth, which
+is kept to 0.00005 world units (0.02 mm). Frames: "world" is the head frame of the capture (x to the subject's left,
+y up, z out of the face, 1 unit = 370 mm); camera axes are OpenCV's (x right, y down, z forward). Gaze is (pitch,
+yaw) in radians with the ETH-XGaze sign; eyes come in the order (subject's left, subject's right).
 
 A *capture* is one person under one light with one background. Its records form a grid of gazes x views, gaze-major:
 record `gaze_index * views + view_index` of the capture.
