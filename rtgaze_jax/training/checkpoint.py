@@ -18,6 +18,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from rtgaze_jax.errors import FailureError, UserError
@@ -56,6 +58,25 @@ def _clear_errors(directory: Path, last: int | None) -> Iterator[None]:
             "free some space and run the same command again" if full else "run the same command again to go on from it"
         )
         raise FailureError(f"saving a checkpoint failed: {cause}; {kept}; {cure}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax reads many arrays at once; when one fails, the others' late callbacks would each print a traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logging.set_verbosity(level)
+
+
+def _whole(metadata: Any) -> Any:
+    if metadata is None:  # what Orbax says of arrays that it cannot read
+        raise ValueError("its arrays cannot be read")
+    return metadata
 
 
 class Checkpoints:
@@ -132,8 +153,9 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         for step in reversed(self.steps):
             try:
-                about = self._orbax.checkpointables_metadata(step)
-                saved, config = _shapes(about.metadata["state"]), about.custom_metadata["config"]
+                with _quiet():
+                    about = self._orbax.checkpointables_metadata(step)
+                    saved, config = _shapes(_whole(about.metadata["state"])), about.custom_metadata["config"]
             except Exception as error:
                 self._set_aside(step, error)
                 continue
@@ -144,7 +166,8 @@ class Checkpoints:
                     f"the checkpoint of step {step} holds another model (at {', '.join(odd)}); use another --workdir"
                 )
             try:
-                state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
+                with _quiet():
+                    state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
                 if digest(state, about.custom_metadata["position"]) != about.custom_metadata["sha256"]:
                     raise ValueError("its SHA-256 does not match its content")
                 return state, about.custom_metadata
@@ -161,6 +184,8 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("set aside")
         self._open()
 
     def pin(self, step: int, name: str) -> Path:
@@ -203,7 +228,7 @@ def load_host(workdir: str | os.PathLike, step: int | None = None) -> tuple[dict
     path = directory / str(steps[-1] if step is None else step)
     try:
         about = ocp.checkpointables_metadata(path)
-        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), about.metadata["state"])
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), _whole(about.metadata["state"]))
         return ocp.load_checkpointables(path, {"state": empty})["state"], about.custom_metadata
     except Exception as error:
         raise UserError(

@@ -82,16 +82,16 @@ class Log:
         self.last: dict[str, float] = {}  # the newest line kept
         if not self._active:
             return
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        self.last = {k: v for k, v in kept[-1].items() if k != "step"} if kept else {}
-        files.write_bytes(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = open(workdir / METRICS, "a")  # noqa: SIM115  (closed in close())
         if config.tensorboard:
             try:
                 from tensorboardX import SummaryWriter
             except ImportError as error:
                 raise UserError("log.tensorboard needs the extra: pip install 'rtgaze-jax[tensorboard]'") from error
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+        self.last = {k: v for k, v in kept[-1].items() if k != "step"} if kept else {}
+        files.write_bytes(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = open(workdir / METRICS, "a")  # noqa: SIM115  (closed in close())
 
     def restart_clock(self) -> None:
         """Leaves the time until now (compilation) out of the next rate."""

@@ -148,13 +148,12 @@ class Trainer:
         return state, position
 
     def _pin(self, step: int) -> Path | None:
-        """Keeps the newest complete checkpoint at or before `step`."""
+        """Keeps the newest checkpoint at or before `step`, waiting for one under way."""
+        self.checkpoints.wait()
         earlier = [found for found in self.checkpoints.committed() if found <= step]
-        return (
-            self.checkpoints.pin(earlier[-1], f"jumps/checkpoint_{earlier[-1]}")
-            if earlier and jax.process_index() == 0
-            else None
-        )
+        if not earlier or jax.process_index() != 0:
+            return None
+        return self.checkpoints.pin(earlier[-1], f"jumps/checkpoint_{earlier[-1]}")
 
     def _observe(self, step: int, metrics: Metrics, item: Item) -> None:
         """Reads the metrics of a step that the devices have finished, or waits for them."""

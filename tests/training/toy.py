@@ -1,4 +1,4 @@
-"""A problem that trains in milliseconds, for tests of all that surrounds the model; also a program to kill and resume."""
+"""A problem that trains in milliseconds, to test all that surrounds a model; also a program to kill and resume."""
 
 import argparse
 import dataclasses
