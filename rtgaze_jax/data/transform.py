@@ -1,4 +1,5 @@
-"""What happens to a batch on the device: world frame, mirroring, colour. Pure JAX; every example has its own random key."""
+"""What happens to a batch on the device: world frame, mirroring, colour. Pure JAX; every example has its own random
+key."""
 
 from typing import Literal
 
@@ -75,7 +76,8 @@ def mirror(example: dict[str, Array]) -> dict[str, Array]:
 
 
 def recolour(example: dict[str, Array], key: Array) -> dict[str, Array]:
-    """Random gain, tint and gamma shared by all images of an example; noise and softness on the source only, as photos have them."""
+    """Random gain, tint and gamma shared by all images of an example; noise and softness on the source only, as photos
+    have them."""
     keys = jax.random.split(key, 6)
     gain = jax.random.uniform(keys[0], (3,), minval=0.88, maxval=1.12) * jax.random.uniform(
         keys[1], (), minval=0.75, maxval=1.2
@@ -107,7 +109,8 @@ def augment(batch: dict[str, Array], key: Array) -> dict[str, Array]:
 
 
 def to_frame(batch: dict[str, Array], frame: Literal["head", "source"]) -> dict[str, Array]:
-    """Moves cameras, eye centres and gaze into the weights' world frame; adds `prompt`, the target gaze as its frontal camera sees it.
+    """Moves cameras, eye centres and gaze into the weights' world frame; adds `prompt`, the target gaze as its frontal
+    camera sees it.
 
     "head": the frame the batch is in. "source": the source camera is the frontal one.
     """

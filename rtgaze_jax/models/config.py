@@ -1,4 +1,5 @@
-"""What a network is made of, and the three presets. Plain data: the configs, the weights' headers and the modules all read it."""
+"""What a network is made of, and the three presets. Plain data: the configs, the weights' headers and the modules all
+read it."""
 
 import dataclasses
 from typing import Any, Literal
@@ -81,7 +82,8 @@ class EyeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A whole network. `frame` is the world of triplane and prompt: "head" axes, or "source": the source camera is the frontal one."""
+    """A whole network. `frame` is the world of triplane and prompt: "head" axes, or "source": the source camera is the
+    frontal one."""
 
     preset: str = "paper"
     image_size: int = 512

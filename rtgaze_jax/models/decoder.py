@@ -8,7 +8,8 @@ _EG3D = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class FieldDecoder(nn.Module):
-    """EG3D's decoder: features -> hidden (softplus) -> density (raw) and colours (sigmoid, slightly widened). View-independent."""
+    """EG3D's decoder: features -> hidden (softplus) -> density (raw) and colours (sigmoid, slightly widened). View-
+    independent."""
 
     hidden: int = 64
     features: int = 32

@@ -1,4 +1,5 @@
-"""The hybrid-frequency encoder: a DeepLabV3-ResNet + ViT for global geometry (low), a plain CNN for texture and eyes (high).
+"""The hybrid-frequency encoder: a DeepLabV3-ResNet + ViT for global geometry (low), a plain CNN for texture and eyes
+(high).
 
 Layer list: Live 3D Portrait (Trevithick et al. 2023), which RTGaze builds on; sizes in models/config.py.
 """

@@ -1,7 +1,9 @@
 """The eye branch: one small triplane per eye in a box around the eyeball, and rays over the eyes at output resolution.
 
-An iris is about four rays wide in the global rendering. Here it gets a triplane of its own, made from a full-resolution crop and the
-gaze, added to the (frozen) global features inside the box, and one ray per output pixel. Both eyes share the weights: the subject's
+An iris is about four rays wide in the global rendering. Here it gets a triplane of its own, made from a full-resolution
+crop and the
+gaze, added to the (frozen) global features inside the box, and one ray per output pixel. Both eyes share the weights:
+the subject's
 right eye is mirrored to look like a left one (crop flipped, yaw negated, local x negated).
 """
 
@@ -157,7 +159,8 @@ def feather(patch: tuple[int, int], border: float = 0.12) -> Float[Array, "h w 1
 
 
 class EyeRefiner(nn.Module):
-    """Rendered eye features + the source's pixels at the same surface points -> colours. A two-level U-Net at output resolution."""
+    """Rendered eye features + the source's pixels at the same surface points -> colours. A two-level U-Net at output
+    resolution."""
 
     width: int
     dtype: jnp.dtype = jnp.float32
@@ -197,8 +200,10 @@ class EyeRenderer(nn.Module):
         source_camera: Float[Array, "B 25"],
         key: Array | None = None,
     ) -> dict[str, Array]:
-        """`source` in [0, 1]. `key`: stratified samples in training; None: bin centres. Returns patch colours [B, 2, h, w, 3] before
-        (`raw`) and after refinement (`patches`), depth (ray length) [B, 2, h, w], opacity [B, 2, h, w], origins [B, 2, 2]."""
+        """`source` in [0, 1]. `key`: stratified samples in training; None: bin centres. Returns patch colours [B, 2, h,
+        w, 3] before
+        (`raw`) and after refinement (`patches`), depth (ray length) [B, 2, h, w], opacity [B, 2, h, w], origins [B, 2,
+        2]."""
         c = self.config
         b, (h, w) = centers.shape[0], c.patch
         origins = patch_origins(centers, camera, self.image_size, c.patch)

@@ -69,7 +69,8 @@ def pixel_shuffle(x: Float[Array, "B H W 4*C"]) -> Float[Array, "B 2*H 2*W C"]:
 def attention(
     query: Float[Array, "B N H D"], key: Float[Array, "B M H D"], value: Float[Array, "B M H D"]
 ) -> Float[Array, "B N H D"]:
-    """Softmax attention. A map above MAX_ATTENTION_MAP elements never exists as a whole: queries go in chunks, recomputed backwards."""
+    """Softmax attention. A map above MAX_ATTENTION_MAP elements never exists as a whole: queries go in chunks,
+    recomputed backwards."""
     b, n, heads, depth = query.shape
     chunks = 1
     while b * n * key.shape[1] * heads // chunks > MAX_ATTENTION_MAP and n % (2 * chunks) == 0:
@@ -106,7 +107,8 @@ class ResidualBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention on a feature map: keys and values optionally at 1/reduction resolution, MLP with a depthwise 3x3."""
+    """Pre-norm self-attention on a feature map: keys and values optionally at 1/reduction resolution, MLP with a
+    depthwise 3x3."""
 
     heads: int
     reduction: int = 1

@@ -1,4 +1,5 @@
-"""The teacher: an LP3D-style portrait network, one image -> triplane, without a gaze prompt. Only its depth is distilled."""
+"""The teacher: an LP3D-style portrait network, one image -> triplane, without a gaze prompt. Only its depth is
+distilled."""
 
 import flax.linen as nn
 import jax.numpy as jnp

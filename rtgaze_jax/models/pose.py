@@ -1,4 +1,5 @@
-"""The pose head: where the source camera stands, where the eyes are, and where they look, from the encoder's own features."""
+"""The pose head: where the source camera stands, where the eyes are, and where they look, from the encoder's own
+features."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ from rtgaze_jax.models.layers import conv
 
 
 def rotation_from_6d(x: Float[Array, "... 6"]) -> Float[Array, "... 3 3"]:
-    """Gram-Schmidt on two 3-vectors, added to the identity's first two columns (Zhou et al. 2019); zeros give the identity."""
+    """Gram-Schmidt on two 3-vectors, added to the identity's first two columns (Zhou et al. 2019); zeros give the
+    identity."""
     a = x[..., :3] + jnp.array([1.0, 0.0, 0.0])
     b = x[..., 3:] + jnp.array([0.0, 1.0, 0.0])
     a = a / jnp.linalg.norm(a, axis=-1, keepdims=True)

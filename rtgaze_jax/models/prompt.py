@@ -1,6 +1,7 @@
 """The gaze prompt: (pitch, yaw) -> a sequence of tokens -> cross-attention into a feature map.
 
-With a single key/value token the softmax is 1 and every pixel gets the same vector, so the prompt is a sequence and the query knows
+With a single key/value token the softmax is 1 and every pixel gets the same vector, so the prompt is a sequence and the
+query knows
 its position. Output projections start at zero: an untrained prompt changes nothing.
 """
 

@@ -1,4 +1,5 @@
-"""Triplane -> image at a camera: EG3D's two-pass volume rendering and super-resolution. Shared by the student and the teacher."""
+"""Triplane -> image at a camera: EG3D's two-pass volume rendering and super-resolution. Shared by the student and the
+teacher."""
 
 import flax.linen as nn
 import jax
@@ -73,7 +74,8 @@ def reproject(
     source: Float[Array, "B S S 3"],
     source_camera: Float[Array, "B 25"],
 ) -> Float[Array, "B S S 3"]:
-    """The source's colour at the surface point that each output pixel sees (no test of visibility; no gradient into the depth)."""
+    """The source's colour at the surface point that each output pixel sees (no test of visibility; no gradient into the
+    depth)."""
     b, size = source.shape[:2]
     deep = grow(depth[..., None], size // depth.shape[1])
     start, direction = camera_rays(camera, size)

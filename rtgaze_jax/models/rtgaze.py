@@ -1,4 +1,5 @@
-"""The student: one face image + a gaze -> a 3D representation of the same person looking there -> an image at any camera."""
+"""The student: one face image + a gaze -> a 3D representation of the same person looking there -> an image at any
+camera."""
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,8 @@ _MIRROR = jnp.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and t
 class RTGaze(nn.Module):
     """encode(image) -> features; redirect(features, gaze) -> scene; render(scene, camera) -> image, depth. All pure.
 
-    encode holds all that depends on the face alone, redirect all that depends on the gaze, render all that depends on the view.
+    encode holds all that depends on the face alone, redirect all that depends on the gaze, render all that depends on
+    the view.
     """
 
     config: ModelConfig
@@ -46,7 +48,8 @@ class RTGaze(nn.Module):
             self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)
 
     def encode(self, image: Float[Array, "B S S 3"]) -> dict[str, Array]:
-        """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs (models/pose.py)
+        """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs
+        (models/pose.py)
         and the image itself."""
         low, tokens = self.low(image)
         return {
@@ -78,7 +81,8 @@ class RTGaze(nn.Module):
         eye_centers: Float[Array, "B 2 3"] | None = None,
         source_camera: Float[Array, "B 25"] | None = None,
     ) -> dict[str, Array]:
-        """`gaze`: (pitch, yaw) in radians in the weights' world frame. Eye centres and source camera default to the pose head's.
+        """`gaze`: (pitch, yaw) in radians in the weights' world frame. Eye centres and source camera default to the
+        pose head's.
         Returns the scene: everything that `render` needs."""
         c = self.config
         if eye_centers is None:
@@ -109,7 +113,8 @@ class RTGaze(nn.Module):
     ) -> dict[str, Array]:
         """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic.
 
-        Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3] in [0, 1] and,
+        Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3]
+        in [0, 1] and,
         with the eye branch, base (the image without it) and eyes (see EyeRenderer) for the losses.
         """
         c = self.config
@@ -165,5 +170,6 @@ def true_head_to_source(source_camera: Float[Array, "B 25"]) -> Float[Array, "B 
 
 
 def visible(depth: Float[Array, "B 2 h w"], nearest: Float[Array, "B 2 h w"], near: float) -> Float[Array, "B 2 h w"]:
-    """1 where the global surface lies in the eye rays' range or behind it, falling to 0 where something (the nose) stands before it."""
+    """1 where the global surface lies in the eye rays' range or behind it, falling to 0 where something (the nose)
+    stands before it."""
     return nn.sigmoid((depth - (nearest + near)) / 0.008)

@@ -1,4 +1,5 @@
-"""Super-resolution: EG3D's skip architecture with its constant style folded into plain convolutions, and the source-pixel skip."""
+"""Super-resolution: EG3D's skip architecture with its constant style folded into plain convolutions, and the source-
+pixel skip."""
 
 import flax.linen as nn
 import jax
@@ -72,7 +73,8 @@ class SuperResolution(nn.Module):
         rgb: Float[Array, "B R R 3"],
         pixels: Float[Array, "B S S 3"] | None = None,
     ) -> Float[Array, "B S S 3"]:
-        """`rgb`: the rendered colours in [0, 1]. `pixels`: the source photo's colours seen at each output pixel, blended in by a
+        """`rgb`: the rendered colours in [0, 1]. `pixels`: the source photo's colours seen at each output pixel,
+        blended in by a
         learned mask. Returns colours around [0, 1], not clipped."""
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         x = features.astype(self.dtype)

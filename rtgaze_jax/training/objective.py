@@ -1,4 +1,4 @@
-"""What is minimised: the student's and the teacher's objectives as pure functions of (params, frozen, batch, key, step)."""
+"""What is minimised: the student's and the teacher's objectives, pure functions of parameters, batch and key."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,75 +8,58 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax import losses
 from rtgaze_jax.data import transform
-from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.evaluation.features import Perceptual, load_perceptual
-from rtgaze_jax.geometry.camera import frontalizing_transform, project, transform_camera, unpack_camera
+from rtgaze_jax.geometry.camera import frontal_camera, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
-from rtgaze_jax.models.config import ModelConfig, from_dict
+from rtgaze_jax.models.config import ModelConfig, from_dict, to_dict
 from rtgaze_jax.models.discriminator import EyeDiscriminator
-from rtgaze_jax.models.eyes import take_patches
-from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze, true_head_to_source
+from rtgaze_jax.training import terms as t
+from rtgaze_jax.training.terms import LossWeights, Metrics
 from rtgaze_jax.weights.io import load as load_weights
-
-Metrics = dict[str, Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms; 0 switches a term off. The defaults are the paper's: L_R + L_D + 0.8 L_P, eyes twice the face."""
-
-    image: float = 1.0  # masked L1
-    eye_region: float = 2.0  # weight of eye pixels in it
-    depth: float = 1.0
-    perceptual: float = 0.8
-    raw: float = 0.0  # L1 of the low-resolution rendering
-    opacity: float = 0.0
-    gradient: float = 0.0  # multi-scale image gradients
-    pose: float = 0.1  # trains the pose head alone: its inputs carry no gradient
-    eye_image: float = 0.0  # the eye branch's patches: L1 of the refined colours
-    eye_raw: float = 0.0
-    eye_depth: float = 0.0
-    eye_gradient: float = 0.0
-    eye_perceptual: float = 0.0
-    adversarial: float = 0.0  # eye patches against models/discriminator.py
-    gradient_penalty: float = 1.0  # of the discriminator at real patches
-
-
-SMALL_WEIGHTS = LossWeights(
-    eye_region=2.0,
-    depth=2.0,
-    perceptual=0.2,
-    raw=0.5,
-    opacity=0.3,
-    gradient=0.5,
-    pose=1.0,
-    eye_image=5.0,
-    eye_raw=2.5,
-    eye_depth=2.0,
-    eye_gradient=1.5,
-    eye_perceptual=0.5,
-)
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """init(key) -> params; loss(params, frozen, batch, key, step) -> (mean over the batch, metrics); frozen: arrays it only reads.
+    """init(key) -> params; loss(params, frozen, batch, key, step) -> (mean over the batch, metrics).
 
-    `batch` is data/pairs.py's plus `index` [B]; `needs_frontal`: whether it must hold the teacher's frontal image.
+    `frozen`: arrays that the loss only reads. `batch` is data/pairs.py's plus `index` [B]; `needs`: what it must hold
+    beyond the usual ("frontal": the teacher's image). `exports`: the group of parameters that users need, written with
+    `header`. `images(params, frozen, batch, key)`: pictures for the log, {name: uint8 [H, W, 3]}.
     """
 
     init: Callable[[Array], Any]
     loss: Callable[[Any, Any, dict[str, Array], Array, Array], tuple[Array, Metrics]]
+    images: Callable[[Any, Any, dict[str, Array], Array], dict[str, Array]]
     frozen: Any
-    needs_frontal: bool = False
+    header: dict[str, Any]
+    exports: str = "model"
+    needs: tuple[str, ...] = ()
+
+
+def header(config: ModelConfig, kind: str) -> dict[str, Any]:
+    """What a weights file says of itself."""
+    return {
+        "kind": kind,
+        "config": to_dict(config),
+        "frame": config.frame,
+        "licence": "Apache-2.0",
+        "training_data": "gaze_heads (synthetic people, rtgaze_jax.data.heads, split train)",
+        "gaze_range_degrees": [25, 40],
+    }
+
+
+def image_grid(columns: list[Float[Array, "B h w 3"]]) -> Array:
+    """Pictures in [0, 1] side by side, an example a row, as uint8."""
+    rows = jnp.concatenate([jnp.clip(x, 0, 1) for x in columns], 2)
+    return (rows.reshape(-1, *rows.shape[2:]) * 255 + 0.5).astype(jnp.uint8)
 
 
 def prepare(batch: dict[str, Array], frame: str, key: Array | None) -> dict[str, Array]:
-    """Integers to floats, augmentation (with a key), world frame. Adds `head_to_source` [B, 4, 4] and `source_view_gaze` [B, 2]:
+    """Integers to floats, augmentation (with a key), world frame. Adds `head_to_source` [B, 4, 4] and
+    `source_view_gaze` [B, 2]:
     what the pose head should say."""
     batch = transform.to_float(batch)
     if key is not None:
@@ -86,20 +69,6 @@ def prepare(batch: dict[str, Array], frame: str, key: Array | None) -> dict[str,
     gaze = gaze_from_world(head_gaze_to_vector(batch["source_gaze"]), camera_pose)
     eyes = (move[:, None, :3, :3] * batch["eye_centers"][:, :, None, :]).sum(-1) + move[:, None, :3, 3]
     return transform.to_frame(batch, frame) | {"head_to_source": move, "source_view_gaze": gaze, "source_eyes": eyes}
-
-
-def pose_loss(pose: dict[str, Array], batch: dict[str, Array]) -> tuple[Array, Metrics]:
-    """L1 of the pose head's outputs; metrics are mean errors in world units."""
-    rotation = jnp.abs(pose["rotation"] - batch["head_to_source"][:, :3, :3]).mean()
-    position = jnp.abs(pose["position"] - batch["head_to_source"][:, :3, 3]).mean()
-    miss = jnp.abs(pose["eyes"] - batch["source_eyes"])
-    eyes = miss[..., :2].mean() * 20 + miss[..., 2].mean()  # sideways errors move the crop; the depth is ambiguous
-    gaze = jnp.abs(pose["gaze"] - batch["source_view_gaze"]).mean()
-    return rotation + position + eyes + gaze, {
-        "pose/eyes": miss[..., :2].mean(),
-        "pose/rotation": rotation,
-        "pose/gaze": gaze,
-    }
 
 
 def student(
@@ -115,7 +84,8 @@ def student(
     """The student's objective.
 
     perceptual: needed where a perceptual term is on; teacher: (config, params) for
-    depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. eye_jitter: standard deviation, world units,
+    depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. eye_jitter: standard
+    deviation, world units,
     of the eye centres the branch is given, as those of a photo are never exact.
     """
     if depth_source == "none":
@@ -132,10 +102,7 @@ def student(
 
     def init(key: Array) -> Any:
         size = config.image_size
-        image, camera = (
-            jnp.zeros((1, size, size, 3)),
-            jnp.zeros((1, 25)).at[:, jnp.array([0, 5, 10, 15, 16, 20])].set(1.0),
-        )
+        image, camera = jnp.zeros((1, size, size, 3)), frontal_camera()[None]
         params = {"model": model.init(key, image, jnp.zeros((1, 2)), camera)["params"]}
         if weights.adversarial:
             patch = jnp.zeros((1, *config.eyes.patch, 3))
@@ -157,35 +124,53 @@ def student(
         )
         depth = batch["target_depth"]
         if depth_source == "teacher":
-            depth = teacher_depth(portrait, frozen["teacher"], batch, config.frame)
-        terms, metrics = image_terms(out, batch, depth, weights, frozen.get("perceptual"), dtype)
+            depth = t.teacher_depth(portrait, frozen["teacher"], batch, config.frame)
+        parts, metrics = t.image_terms(out, batch, depth, weights, frozen.get("perceptual"), dtype)
         if weights.pose:
-            value, found = pose_loss(out["pose"], batch)
-            terms["pose"] = weights.pose * value
-            metrics |= found | {"pose/eye_error": eye_error(out["pose"], batch)}
+            value, found = t.pose_loss(out["pose"], batch)
+            parts["pose"] = weights.pose * value
+            metrics |= found | {"pose/eye_error": t.eye_error(out["pose"], batch)}
         if config.eyes.enabled:
-            more, found = eye_terms(out["eyes"], batch, weights, frozen.get("perceptual"), config)
-            terms, metrics = terms | more, metrics | found
+            more, found = t.eye_terms(out["eyes"], batch, weights, frozen.get("perceptual"), config)
+            parts, metrics = parts | more, metrics | found
             if weights.adversarial:
-                terms |= adversarial_terms(critic, params["critic"], out["eyes"], batch, weights, config)
-        total = sum(terms.values())
-        return total, metrics | {f"loss/{k}": v for k, v in terms.items()}
+                parts |= t.adversarial_terms(critic, params["critic"], out["eyes"], batch, weights, config)
+        total = sum(parts.values())
+        return total, metrics | {f"loss/{k}": v for k, v in parts.items()}
 
-    return Objective(init, loss, frozen, needs_frontal=depth_source == "teacher")
+    def images(params: Any, frozen: Any, batch: dict[str, Array], key: Array) -> dict[str, Array]:
+        batch = prepare(batch, config.frame, None)
+        out = model.apply(
+            {"params": params["model"]},
+            batch["source_image"] * 2 - 1,
+            batch["prompt"],
+            batch["target_camera"],
+            batch["eye_centers"],
+            batch["source_camera"],
+        )
+        depth = jnp.broadcast_to(((3.1 - out["depth"]) / 0.8)[..., None], out["image"].shape)
+        masked = batch["target_image"] * batch["target_face_mask"][..., None]
+        pictures = {"views": image_grid([batch["source_image"], (out["image"] + 1) / 2, masked, depth])}
+        if config.eyes.enabled:
+            truth = t.eye_targets(out["eyes"], batch, config.eyes.patch)["image"]
+            both = [x[:, i] for i in (1, 0) for x in (out["eyes"]["raw"], out["eyes"]["patches"], truth)]
+            pictures["eyes"] = image_grid(both)
+        return pictures
+
+    needs = ("frontal",) if depth_source == "teacher" else ()
+    return Objective(init, loss, images, frozen, header(config, "student"), needs=needs)
 
 
 def portrait(
     config: ModelConfig, weights: LossWeights, *, perceptual: Perceptual | None = None, augment: bool = True
 ) -> Objective:
-    """The teacher's objective: multi-view photometric and depth. Source and target share the gaze (pairs with same_gaze)."""
+    """The teacher's objective: multi-view photometric and depth. Source and target share the gaze (pairs with
+    same_gaze)."""
     model = PortraitGenerator(config)
 
     def init(key: Array) -> Any:
         size = config.image_size
-        image, camera = (
-            jnp.zeros((1, size, size, 3)),
-            jnp.zeros((1, 25)).at[:, jnp.array([0, 5, 10, 15, 16, 20])].set(1.0),
-        )
+        image, camera = jnp.zeros((1, size, size, 3)), frontal_camera()[None]
         return {"model": model.init(key, image, camera, camera)["params"]}
 
     def loss(params: Any, frozen: Any, batch: dict[str, Array], key: Array, step: Array) -> tuple[Array, Metrics]:
@@ -199,148 +184,26 @@ def portrait(
             keys,
         )
         out |= {"base": out["image"], "coarse_depth": out["depth"]}
-        terms, metrics = image_terms(
+        parts, metrics = t.image_terms(
             out, batch, batch["target_depth"], weights, frozen.get("perceptual"), jnp.dtype(config.dtype)
         )
-        return sum(terms.values()), metrics | {f"loss/{k}": v for k, v in terms.items()}
+        return sum(parts.values()), metrics | {f"loss/{k}": v for k, v in parts.items()}
 
-    return Objective(init, loss, {} if perceptual is None else {"perceptual": perceptual})
-
-
-def teacher_depth(
-    portrait: PortraitGenerator, params: Any, batch: dict[str, Array], frame: str
-) -> Float[Array, "B R R"]:
-    """The frozen teacher's depth: it sees the frontal image of the person with the target gaze, rendered at the target camera."""
-    frontal, target = batch["frontal_camera"], batch["target_camera"]
-    if frame == "source":  # the teacher's world has its own source in front
-        move = frontalizing_transform(frontal)
-        frontal, target = transform_camera(move, frontal), transform_camera(move, target)
-    out = portrait.apply({"params": params}, batch["frontal_image"] * 2 - 1, frontal, target)
-    return jax.lax.stop_gradient(out["depth"])
-
-
-def at_rays(image: Float[Array, "B S S"], rays: int) -> Float[Array, "B R R"]:
-    """The pixel nearest to each ray of a lower resolution: labels such as depth must not be averaged over edges."""
-    step = image.shape[1] // rays
-    return image[:, step // 2 :: step, step // 2 :: step]
-
-
-def image_terms(
-    out: dict[str, Array],
-    batch: dict[str, Array],
-    depth: Float[Array, "B D D"],
-    weights: LossWeights,
-    perceptual: Perceptual | None,
-    dtype: jnp.dtype,
-) -> tuple[dict[str, Array], Metrics]:
-    """The paper's L_R, L_D and L_P on the whole image, and the optional low-resolution, opacity and gradient terms."""
-    face, eyes, target = batch["target_face_mask"], batch["target_eye_mask"], batch["target_image"]
-    image, rays = (out["base"] + 1) / 2, out["raw"].shape[1]
-    small = at_rays(face, rays)
-    terms = {"image": weights.image * losses.reconstruction_loss(image, target, face, eyes, 1.0, weights.eye_region)}
-    if weights.depth:
-        known = small * (at_rays(batch["target_depth"], rays) > 0)
-        terms["depth"] = weights.depth * losses.depth_loss(out["coarse_depth"], at_rays(depth, rays), known)
-    if weights.raw:
-        shrunk = jax.image.resize(target * face[..., None], (*out["raw"].shape,), "linear")
-        inside = jax.image.resize(face, small.shape, "linear")  # averaged over the pixels of a ray, as the target is
-        terms["raw"] = weights.raw * losses.reconstruction_loss(
-            out["raw"] * inside[..., None], shrunk, small, at_rays(eyes, rays)
+    def images(params: Any, frozen: Any, batch: dict[str, Array], key: Array) -> dict[str, Array]:
+        batch = prepare(batch, config.frame, None)
+        out = model.apply(
+            {"params": params["model"]}, batch["source_image"] * 2 - 1, batch["source_camera"], batch["target_camera"]
         )
-    if weights.opacity:
-        terms["opacity"] = weights.opacity * losses.opacity_loss(out["opacity"], small)
-    if weights.gradient:
-        terms["gradient"] = weights.gradient * losses.gradient_loss(image, target, face)
-    if weights.perceptual:
-        terms["perceptual"] = weights.perceptual * perceptual(image * 2 - 1, target * 2 - 1, face, dtype=dtype).mean()
-    error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), face)
-    return terms, {"psnr_face": -10 * jnp.log10(error + 1e-8)}
+        masked = batch["target_image"] * batch["target_face_mask"][..., None]
+        return {"views": image_grid([batch["source_image"], (out["image"] + 1) / 2, masked])}
 
-
-def eye_targets(eyes: dict[str, Array], batch: dict[str, Array], patch: tuple[int, int]) -> dict[str, Array]:
-    """The truth under the eye patches: colours, depth, and weights that are zero where the eye is hidden in the target view."""
-    cut = lambda name: take_patches(batch[name], eyes["origins"], patch)  # noqa: E731
-    parts = cut("target_parts")
-    ball = ((parts == int(PARTS.left_eye)) | (parts == int(PARTS.right_eye))).astype(jnp.float32)
-    area = patch[0] * patch[1]
-    seen = (ball.sum((2, 3), keepdims=True) > 0.01 * area).astype(jnp.float32)
-    weight = cut("target_face_mask") * seen * (1 + 2 * ball)
-    return {
-        "image": cut("target_image"),
-        "depth": cut("target_depth"),
-        "weight": weight,
-        "seen": seen[:, :, 0, 0],
-    }
-
-
-def eye_terms(
-    eyes: dict[str, Array],
-    batch: dict[str, Array],
-    weights: LossWeights,
-    perceptual: Perceptual | None,
-    config: ModelConfig,
-) -> tuple[dict[str, Array], Metrics]:
-    """The eye branch's terms, on its patches."""
-    truth = eye_targets(eyes, batch, config.eyes.patch)
-    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    weight, target, image = flat(truth["weight"]), flat(truth["image"]), flat(eyes["patches"])
-    l1 = lambda x: losses.masked_mean(jnp.abs(x - target).mean(-1), weight)  # noqa: E731
-    terms = {
-        "eye_image": weights.eye_image * l1(image),
-        "eye_raw": weights.eye_raw * l1(flat(eyes["raw"])),
-        "eye_depth": weights.eye_depth * losses.depth_loss(flat(eyes["depth"]), flat(truth["depth"]), weight),
-        "eye_gradient": weights.eye_gradient * losses.gradient_loss(image, target, weight),
-    }
-    if weights.eye_perceptual:
-        # twice the size: the first features halve the resolution, and lashes are a pixel wide
-        double = lambda x: grow(x * 2 - 1)  # noqa: E731
-        values = perceptual(
-            double(image), double(target), grow(jnp.minimum(weight, 1.0)[..., None])[..., 0], dtype=jnp.dtype(config.dtype)
-        )
-        terms["eye_perceptual"] = weights.eye_perceptual * (values * truth["seen"].reshape(-1)).mean()
-    error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), weight)
-    return terms, {"psnr_eyes": -10 * jnp.log10(error / jnp.maximum(truth["seen"].mean(), 1e-3) + 1e-8)}
-
-
-def adversarial_terms(
-    critic: EyeDiscriminator,
-    params: Any,
-    eyes: dict[str, Array],
-    batch: dict[str, Array],
-    weights: LossWeights,
-    config: ModelConfig,
-) -> dict[str, Array]:
-    """Hinge losses of patches and critic in one sum: each sees the other's parameters through a stop_gradient."""
-    truth = eye_targets(eyes, batch, config.eyes.patch)
-    mask = jnp.minimum(truth["weight"], 1.0)[..., None]
-
-    def as_left(x: Array) -> Array:  # [B, 2, h, w, 3] -> [2B, h, w, 3], right eyes mirrored
-        return jnp.stack([x[:, 0], x[:, 1, :, ::-1]], 1).reshape(-1, *x.shape[2:])
-
-    gaze = (batch["prompt"][:, None] * jnp.array([[1.0, 1.0], [1.0, -1.0]])).reshape(-1, 2)
-    seen = truth["seen"].reshape(-1, 1, 1)
-    mean = lambda x: (x * seen).sum() / (seen.sum() * x[0].size + 1e-6)  # noqa: E731
-    judge = lambda p, x: critic.apply({"params": p}, x, gaze)  # noqa: E731
-    fake, real = as_left(eyes["patches"] * mask), as_left(truth["image"] * mask)
-    generator = -mean(judge(jax.lax.stop_gradient(params), fake))
-    on_real, pull = jax.vjp(lambda x: judge(params, x), real)
-    discriminator = mean(jax.nn.relu(1 - on_real)) + mean(jax.nn.relu(1 + judge(params, jax.lax.stop_gradient(fake))))
-    slope = pull(jnp.ones_like(on_real) / on_real[0].size)[0]
-    penalty = (jnp.square(slope).sum((1, 2, 3)) * seen[:, 0, 0]).mean()
-    return {
-        "adversarial": weights.adversarial * generator,
-        "critic": discriminator + weights.gradient_penalty * penalty,
-    }
-
-
-def eye_error(pose: dict[str, Array], batch: dict[str, Array]) -> Float[Array, ""]:
-    """Mean distance in the image, in image widths, between predicted and true eye centres."""
-    predicted, truth = (project(x, batch["source_camera"])[0] for x in (pose["eyes"], batch["source_eyes"]))
-    return jnp.linalg.norm(predicted - truth, axis=-1).mean()
+    frozen = {} if perceptual is None else {"perceptual": perceptual}
+    return Objective(init, loss, images, frozen, header(config, "teacher"))
 
 
 def build(config: Any) -> Objective:
-    """The objective of a training configuration (configs/rtgaze.py, configs/portrait.py): reads `kind`, `model`, `losses`, `distill`,
+    """The objective of a training configuration (configs/rtgaze.py, configs/portrait.py): reads `kind`, `model`,
+    `losses`, `distill`,
     `perceptual`, `eye_jitter`, `augment`."""
     model, weights = from_dict(config.model), LossWeights(**config.losses)
     perceptual = None
