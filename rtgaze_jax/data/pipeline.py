@@ -1,0 +1,91 @@
+"""From a data set on disk to training batches: shuffle, repeat, draw pairs, decode; in parallel, resumable to the bit.
+
+Batch k of a run is a function of (data, seed, batch size) only. It does not depend on the number of decoding
+workers, nor on the number of processes: of P processes, process p gets the rows p * B/P to (p + 1) * B/P of every
+global batch of B rows, so a saved position is valid for any P. The module is import-pure: worker processes import
+it again.
+"""
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from rtgaze_jax.data.pairs import RECORD_KEYS, draw_pairs, gather, pack
+from rtgaze_jax.data.record import Grid, decode
+from rtgaze_jax.data.storage import RecordSource
+from rtgaze_jax.errors import FailureError, UserError
+
+ATTEMPTS = 10  # captures tried in place of damaged ones
+_log = logging.getLogger(__name__)
+
+
+def pair_dataset(
+    directory: str | Path,
+    split: str = "train",
+    *,
+    batch_size: int,
+    seed: int = 0,
+    same_view: float = 0.5,
+    frontal: bool = False,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset:
+    """An endless data set of batches (see `rtgaze_jax.data.pairs`) with `batch_size` / `process_count` rows.
+
+    Every pass over the data visits each capture once, in a new order, and draws one new pair from it. `workers`
+    processes decode (0: threads of this process). Damaged records are reported and replaced by pairs of the next
+    capture. `iter()` of the result has get_state() and set_state(). Raises UserError where the batch does not split
+    into the processes.
+    """
+    if batch_size % process_count:
+        raise UserError(f"batch size {batch_size} does not split into {process_count} processes: choose a multiple")
+    source = RecordSource(directory, split)
+    rows = batch_size // process_count
+    load = functools.partial(_load_rows, source, frontal, slice(process_index * rows, (process_index + 1) * rows))
+    dataset = (
+        grain.MapDataset.range(source.grid.captures)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(functools.partial(_draw, source.grid, same_view))
+        .batch(batch_size)
+        .map(load)
+        .to_iter_dataset(grain.ReadOptions(num_threads=0 if workers else 4, prefetch_buffer_size=0 if workers else 4))
+    )
+    if workers:
+        if not flags.FLAGS.is_parsed():  # grain asks absl for its debug flags, also where nobody uses absl
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return dataset
+
+
+def _draw(grid: Grid, same_view: float, capture: int, rng: np.random.Generator) -> np.ndarray:
+    return draw_pairs(rng, grid, np.array([capture]), same_view)[0]
+
+
+def _load_rows(source: RecordSource, frontal: bool, rows: slice, pairs: np.ndarray) -> dict[str, Any]:
+    """The batch of some rows of a list of pairs [B, 3]."""
+    records: list[dict[str, Any]] = []
+    numbers = []
+    for pair in pairs[rows]:
+        loaded = _load_pair(source, pair if frontal else pair[:2])
+        numbers.append([len(records), len(records) + 1, len(records) + len(loaded) - 1])
+        records += loaded
+    return gather(pack(records), np.array(numbers), frontal)
+
+
+def _load_pair(source: RecordSource, pair: np.ndarray) -> list[dict[str, Any]]:
+    """The decoded records of a pair, or of the same gazes and views of the next capture that is whole."""
+    for attempt in range(ATTEMPTS):
+        shifted = (pair + attempt * source.grid.per_capture) % len(source)
+        try:
+            return [decode(source[int(number)], RECORD_KEYS) for number in shifted]
+        except ValueError as error:
+            _log.warning("skipped a damaged record: %s", error)
+    raise FailureError(f"{ATTEMPTS} captures in a row are damaged near record {pair[0]}: see 'rtgaze data check'")
