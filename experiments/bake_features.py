@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import io
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def source(assets: Path, name: str) -> bytes:
 def save(name: str, params: dict, facts: dict[str, Any], dtype: str) -> None:
     """Writes a shipped file and prints its size and the hash of its tensors."""
     path = weights.SHIPPED / f"{name}.safetensors"
+    if path.exists():
+        before = weights.read_header(path)
+        with tempfile.TemporaryDirectory() as folder:
+            weights.save(Path(folder) / path.name, params, facts, dtype)
+            if weights.read_header(Path(folder) / path.name) == before:  # equal hash: safetensors orders headers freely
+                print(f"{path.name:32} unchanged")
+                return
     digest = weights.save(path, params, facts, dtype)
     print(f"{path.name:32} {path.stat().st_size / 1e6:6.2f} MB  {digest}")
 

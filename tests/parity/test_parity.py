@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtgaze_jax.evaluation.features import inception, lite0, resnet, vgg
+from rtgaze_jax.evaluation.features import identity, inception, lite0, resnet, vgg
 from rtgaze_jax.models.config import preset
 from rtgaze_jax.models.decoder import FieldDecoder
 from rtgaze_jax.models.superres import SuperResolution
@@ -135,6 +135,9 @@ def test_deeplabv3(tmp_path):
     ours[""] = resnet.deeplab_scores(params, jnp.asarray(x))
     names = [name for name in ours if name]
     compare("deeplabv3", ours, reference.outputs(module, imagenet(x), names))
+    wide = np.random.default_rng(9).normal(size=(1, 80, 80, 2048)).astype(np.float32)  # room for the widest rate
+    with torch.no_grad():
+        compare("deeplabv3 ASPP", {"": resnet.aspp(params["aspp"], wide)}, {"": module.classifier[0](nchw(wide))})
 
 
 def test_inception_fid(tmp_path):
@@ -146,6 +149,16 @@ def test_inception_fid(tmp_path):
         ours = inception.inception_stages(params, jnp.asarray(x)) if size == 299 else {}
         ours[""] = inception.inception_pool3(params, jnp.asarray(x))
         compare(f"inception_fid at {size}", ours, theirs)
+
+
+def test_dlib_face():
+    """The shipped weights themselves, from their 8-bit form, without folding."""
+    tree, header = io.load(io.SHIPPED / "face_embedding.safetensors")
+    chips = images(150)
+    mean = np.float32([122.782, 117.001, 104.298])
+    found = identity.face_embedding(identity.load_face_embedding(), jnp.asarray(chips))
+    scaled = nchw(((chips + 1) * 127.5 - mean) / 256)
+    compare("dlib_face", {"": found}, {"": reference.face_embedding(io.flatten(tree), header["quantization"], scaled)})
 
 
 def eg3d_module() -> tuple["torch.nn.Module", "torch.Tensor"]:

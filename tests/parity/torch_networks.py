@@ -309,6 +309,42 @@ class Lite0(nn.Module):
         return self._fc(F.relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
 
 
+# --- dlib's face recognition ResNet (face-api's names) ----------------------------------------------------------------
+
+
+def face_embedding(tensors: dict, quantization: dict, x: torch.Tensor) -> torch.Tensor:
+    """Images, already scaled, through the network in float64; tensors that are quantised are value * scale + minimum."""
+    real = {}
+    for name, value in tensors.items():
+        scale, minimum = quantization.get(name, (1.0, 0.0))
+        real[name] = torch.from_numpy(value.astype("float64") * scale + minimum)
+
+    def conv(name, x, stride, padding):
+        kernel, bias = real[f"{name}/conv/filters"].permute(3, 2, 0, 1), real[f"{name}/conv/bias"]
+        y = F.conv2d(x, kernel, bias, stride, padding)
+        return y * real[f"{name}/scale/weights"][:, None, None] + real[f"{name}/scale/biases"][:, None, None]
+
+    x = F.max_pool2d(F.relu(conv("conv32_down", x.double(), 2, 0)), 3, 2)
+    units = {
+        "conv32": (1, 2, 3),
+        "conv64": ("down", 1, 2, 3),
+        "conv128": ("down", 1, 2),
+        "conv256": ("down", 1, 2, "down_out"),
+    }
+    for name in (f"{group}_{unit}" for group, members in units.items() for unit in members):
+        if "down" not in name:
+            x = F.relu(x + conv(f"{name}/conv2", F.relu(conv(f"{name}/conv1", x, 1, 1)), 1, 1))
+            continue
+        y = conv(f"{name}/conv2", F.relu(conv(f"{name}/conv1", x, 2, 0)), 1, 1)
+        pooled = F.avg_pool2d(x, 2, 2)
+        size, channels = max(y.shape[-1], pooled.shape[-1]), max(y.shape[1], pooled.shape[1])
+        total = x.new_zeros(len(x), channels, size, size)
+        for part in (y, pooled):
+            total[:, : part.shape[1], : part.shape[2], : part.shape[3]] += part
+        x = F.relu(total)
+    return x.mean((2, 3)) @ real["fc"]
+
+
 # --- EG3D: decoder and super-resolution -------------------------------------------------------------------------------
 
 

@@ -123,17 +123,3 @@ def _folded(tree: dict) -> dict:
         bias = tree["conv"]["bias"] * scale + tree["scale"]["biases"]
         return {"kernel": tree["conv"]["filters"] * scale, "bias": bias}
     return {name: _folded(value) if isinstance(value, dict) else value for name, value in tree.items()}
-
-
-def identity_similarity(
-    params: Params,
-    first: Float[Array, "b h w 3"],
-    second: Float[Array, "b h w 3"],
-    points_first: Float[Array, "b 5 2"],
-    points_second: Float[Array, "b 5 2"] | None = None,
-) -> Float[Array, "b"]:
-    """Cosine of the embeddings of two faces in images [-1, 1]. One set of points serves both where the faces should
-    coincide."""
-    points_second = points_first if points_second is None else points_second
-    a, b = (face_embedding(params, face_chips(i, p)) for i, p in ((first, points_first), (second, points_second)))
-    return jnp.sum(a * b, -1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1) + 1e-12)

@@ -25,7 +25,10 @@ def equalized_dense(state: State, name: str, learning_rate_gain: float = 1.0) ->
     """StyleGAN's linear layer, whose stored weight is scaled by 1 / sqrt(inputs) when it is used."""
     weight = take(state, f"{name}.weight")
     scale = learning_rate_gain / np.sqrt(weight.shape[1])
-    return {"kernel": (weight * scale).T, "bias": take(state, f"{name}.bias") * learning_rate_gain}
+    return {
+        "kernel": np.ascontiguousarray((weight * scale).T, np.float32),
+        "bias": take(state, f"{name}.bias") * learning_rate_gain,
+    }
 
 
 def folded_conv(state: State, name: str, w: np.ndarray, *, colour: bool = False) -> np.ndarray:

@@ -16,7 +16,7 @@ def take(state: State, name: str) -> np.ndarray:
 
 def conv(state: State, name: str) -> dict[str, np.ndarray]:
     """A convolution OIHW -> HWIO, with its bias if it has one."""
-    params = {"kernel": take(state, f"{name}.weight").transpose(2, 3, 1, 0)}
+    params = {"kernel": np.ascontiguousarray(take(state, f"{name}.weight").transpose(2, 3, 1, 0))}
     if f"{name}.bias" in state:
         params["bias"] = take(state, f"{name}.bias")
     return params
@@ -34,7 +34,7 @@ def conv_norm(state: State, conv_name: str, norm_name: str, epsilon: float = 1e-
 
 def dense(state: State, name: str) -> dict[str, np.ndarray]:
     """A linear layer [out, in] -> {"kernel": [in, out], "bias": [out]}."""
-    params = {"kernel": take(state, f"{name}.weight").T}
+    params = {"kernel": np.ascontiguousarray(take(state, f"{name}.weight").T)}
     if f"{name}.bias" in state:
         params["bias"] = take(state, f"{name}.bias")
     return params
