@@ -313,7 +313,7 @@ class Lite0(nn.Module):
 
 
 def face_embedding(tensors: dict, quantization: dict, x: torch.Tensor) -> torch.Tensor:
-    """Images, already scaled, through the network in float64; tensors that are quantised are value * scale + minimum."""
+    """Scaled images through the network in float64; quantised tensors are value * scale + minimum."""
     real = {}
     for name, value in tensors.items():
         scale, minimum = quantization.get(name, (1.0, 0.0))
