@@ -1,0 +1,54 @@
+"""What a camera does to a picture after the lens: exposure and tone per capture, blur, noise and JPEG per image."""
+
+import cv2
+import numpy as np
+
+from rtgaze_jax.data.heads.light import Light
+from rtgaze_jax.data.heads.renderer import Develop
+
+NOISE_SIZE = 701  # side of the stored noise field; prime, so that shifted copies do not line up
+
+
+def make_develop(rng: np.random.Generator, light: Light, augment: bool) -> Develop:
+    """Exposure, white balance and tone of a capture: the same for all its gazes and views."""
+    cast = light.ambient.mean(0) * np.pi + light.key_colour * 0.4
+    cast = cast / (cast @ (0.3, 0.59, 0.11))
+    balance = cast ** -(rng.uniform(0.45, 1.0)) * np.exp(rng.normal(0, 0.035, 3))
+    exposure = 2.15 / light.level * np.exp(rng.normal(0, 0.22))
+    contrast, saturation, lift = rng.uniform(0.0, 0.42), rng.uniform(0.8, 1.15), rng.uniform(0, 0.03)
+    if not augment:
+        balance, exposure, contrast, saturation, lift = 1 / cast, 2.15 / light.level, 0.15, 1.0, 0.0
+    return Develop(np.asarray(balance * exposure, float), float(contrast), float(saturation), float(lift))
+
+
+_NOISE: dict[str, np.ndarray] = {}
+
+
+def _noise() -> np.ndarray:
+    if "field" not in _NOISE:
+        _NOISE["field"] = np.random.default_rng(90210).normal(size=(NOISE_SIZE, NOISE_SIZE, 3)).astype(np.float32)
+    return _NOISE["field"]
+
+
+def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Seeded lens blur, sensor noise and JPEG of one uint8 RGB image."""
+    out = image
+    resolution = image.shape[0]
+    sigma = abs(rng.normal(0, 0.55)) * resolution / 512
+    if sigma > 0.25:
+        out = cv2.GaussianBlur(out, (0, 0), sigma)
+    level = rng.gamma(1.2, 1.5)
+    if level > 0.4:
+        oy, ox = rng.integers(NOISE_SIZE, size=2)
+        rows, columns = (np.arange(resolution) + oy) % NOISE_SIZE, (np.arange(resolution) + ox) % NOISE_SIZE
+        field = _noise()[rows[:, None], columns[None]]
+        if rng.random() < 0.5:
+            field = cv2.GaussianBlur(field, (0, 0), 0.7) * 1.6
+        pixels = out.astype(np.float32)
+        amount = level * (0.6 + 0.4 * np.sqrt(pixels.mean(-1, keepdims=True) / 128))
+        out = np.clip(pixels + field * amount + 0.5, 0, 255).astype(np.uint8)
+    if rng.random() < 0.6:
+        quality = int(rng.integers(55, 97))
+        encoded = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.ascontiguousarray(out)

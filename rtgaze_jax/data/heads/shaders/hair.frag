@@ -1,0 +1,32 @@
+#version 330
+//include common.glsl
+uniform sampler2D picture;
+uniform vec3 hair_colour;
+uniform float mean;          // mean luminance of the texture
+uniform float threshold;     // core against fringe
+uniform float fringe;        // 0: draw the core, 1: draw the fringe
+in vec3 position, normal, rest;
+in vec2 uv;
+in vec4 mark;
+in vec4 ambient;
+out vec4 colour;
+void main() {
+    vec4 t = texture(picture, uv);
+    if (fringe < 0.5 ? t.a < threshold : (t.a >= threshold || t.a < 0.03)) discard;
+    vec3 v = normalize(camera - position), n = normalize(normal);
+    if (dot(n, v) < 0.0) n = -n;
+    float shade = clamp(dot(pow(t.rgb, vec3(2.2)), vec3(0.3, 0.59, 0.11)) / mean, 0.25, 2.6);
+    vec3 albedo = hair_colour * mix(1.0, shade, 0.85);
+    float lit = key_shadow(position, 0.004);
+    float ndl = clamp((dot(n, key_direction) + 0.35) / 1.8, 0.0, 1.0);
+    vec3 c = albedo * (ambient.rgb * mix(0.55, 1.0, ambient.a) + key_colour * ndl * lit) / PI * 1.3;
+    vec3 along = dFdx(position) * dFdy(uv.x) - dFdy(position) * dFdx(uv.x);
+    along = normalize(along + 1e-9);
+    vec3 h = normalize(v + key_direction);
+    float th = dot(along, h);
+    float s = sqrt(max(1.0 - th * th, 0.0));
+    float glint = pow(s, 90.0) * 0.035 + pow(s, 22.0) * 0.12 * max(hair_colour.r, 0.02);
+    c += key_colour * lit * glint * shade * clamp(dot(n, key_direction) + 0.3, 0.0, 1.0);
+    c += fetch_environment(reflect(-v, n), 4.5) * fresnel(max(dot(n, v), 0.0), 0.03) * 0.4 * ambient.a * shade;
+    colour = vec4(max(c, 0.0), fringe < 0.5 ? 1.0 : t.a / threshold);
+}

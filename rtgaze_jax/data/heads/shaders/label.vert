@@ -1,0 +1,14 @@
+#version 330
+uniform mat4 projection;
+in vec3 in_position;
+in vec2 in_uv;
+in vec4 in_mark;
+out vec3 position;
+out vec2 uv;
+out vec4 mark;
+void main() {
+    position = in_position;
+    uv = in_uv;
+    mark = in_mark;
+    gl_Position = projection * vec4(in_position, 1.0);
+}
