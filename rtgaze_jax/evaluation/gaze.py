@@ -1,4 +1,4 @@
-"""Where somebody in an image looks and where the head points: the estimator behind gaze_error_deg and head_error_deg."""
+"""Where people in images look and where their heads point: the estimator behind gaze_error_deg and head_error_deg."""
 
 import dataclasses
 import functools
