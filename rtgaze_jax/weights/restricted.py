@@ -36,7 +36,7 @@ _STORAGE_DTYPES: dict[str, np.dtype] = {
     "UntypedStorage": np.dtype("u1"),
 }
 _TORCH_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
-_MODULE_PREFIXES = ("torch.nn.modules.", "torch_utils.", "dnnlib.", "training.")
+_RECORD_PREFIXES = ("torch.nn.modules.", "torch_utils.", "dnnlib.", "training.", "argparse.Namespace")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": _numpy_array,
     "numpy.dtype": _numpy_dtype,
     "_codecs.encode": _latin1,
+    "builtins.set": set,
+    "__builtin__.set": set,
 }
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _REBUILDERS[f"{_module}._reconstruct"] = _numpy_array
@@ -155,7 +157,7 @@ def _mentions(path: str) -> bool:
     return path.startswith("torch.") and (name in _STORAGE_DTYPES or name in _TORCH_DTYPES)
 
 
-_VOCABULARY = Vocabulary(_REBUILDERS, _mentions, lambda path: path.startswith(_MODULE_PREFIXES))
+_VOCABULARY = Vocabulary(_REBUILDERS, _mentions, lambda path: path.startswith(_RECORD_PREFIXES))
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -118,6 +118,15 @@ def test_state_dict_inside_a_training_checkpoint():
     np.testing.assert_array_equal(state["a.weight"], VALUES)
 
 
+def test_options_beside_the_weights():
+    """Training checkpoints carry sets and argparse options; the options come back as a record of their names and
+    values."""
+    options = name("argparse", "Namespace") + b")\x81" + mapping(batch=integer(2)) + b"b"
+    numbers = call(name("__builtin__", "set"), b"](" + integer(1) + integer(2) + b"e")
+    found = restricted.load(io.BytesIO(whole(mapping(opts=options, seen=numbers))))
+    assert found == {"opts": Record("argparse.Namespace", {"batch": 2}), "seen": {1, 2}}
+
+
 def test_numpy_arrays_and_scalars():
     content = {"a": VALUES, "b": np.float64(2.5), "c": VALUES.T}
     for protocol in (2, 4, 5):  # numpy writes itself differently in each; protocol 5's buffers are not used in files
