@@ -112,6 +112,8 @@ def _outputs(photos: list[Path], out: str | None, face_only: bool) -> dict[Path,
             raise UserError(f"-o {out} is a file: several photos need a folder")
     outputs: dict[Path, Path] = {}
     for photo in photos:
+        if photo.is_dir():
+            raise UserError(f"{photo} is a folder; name the photos in it")
         suffix = photo.suffix if photo.suffix.lower() in WRITABLE and not face_only else ".png"
         if out is not None and folder is None:
             target = writable(out)

@@ -19,8 +19,10 @@ from rtgaze_jax.files import atomic_path
 from rtgaze_jax.inference.provenance import Edit, mark_exif, mark_xmp
 
 MAX_PIXELS = 120_000_000
-_READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-_ORIENTATION = 0x0112  # EXIF tag
+_READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_ORIENTATION, _XMP = 0x0112, 0x02BC  # EXIF tags
+# description, make, model, software, date, artist, copyright, and the camera's and GPS's own directories
+_DESCRIPTIVE = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -63,6 +65,9 @@ def _metadata(image: Image.Image) -> tuple[bytes, bytes, bytes]:
     try:
         found = image.getexif()
         found.pop(_ORIENTATION, None)
+        if image.format == "TIFF":  # the rest describes how that file stores its pixels
+            for tag in set(found) - _DESCRIPTIVE:
+                del found[tag]
         exif = found.tobytes() if len(found) else b""
     except Exception:
         exif = b""
@@ -168,7 +173,13 @@ def write_photo(path: str | os.PathLike, pixels: np.ndarray, source: Photo, edit
     xmp = mark_xmp(source.xmp, edit) if edit else source.xmp
     options: dict = {"icc_profile": source.icc} if source.icc else {}
     if kind == "TIFF":
-        options |= {"compression": "tiff_deflate"} | ({"tiffinfo": {700: xmp}} if xmp else {})
+        options["compression"] = "tiff_deflate"
+        tags = Image.Exif()  # a TIFF file's own tags are EXIF's, and hold the XMP as well
+        if exif:
+            tags.load(exif)
+        if xmp:
+            tags[_XMP] = xmp
+        exif = tags
     elif kind == "PNG":
         text = PngImagePlugin.PngInfo()
         if xmp:
@@ -180,7 +191,7 @@ def write_photo(path: str | os.PathLike, pixels: np.ndarray, source: Photo, edit
         options |= {"lossless": True, "quality": 60}
     if kind in ("JPEG", "WEBP") and xmp:
         options["xmp"] = xmp
-    if exif and kind != "TIFF":
+    if exif:
         options["exif"] = exif
     with atomic_path(path) as temporary:
         image.save(temporary, format=kind, **options)
