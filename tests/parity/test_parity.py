@@ -20,6 +20,7 @@ from rtgaze_jax.models.superres import SuperResolution
 from rtgaze_jax.weights import convert, io, restricted
 
 torch = pytest.importorskip("torch")
+import torch_eg3d  # noqa: E402
 import torch_networks as reference  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -167,7 +168,7 @@ def test_dlib_face():
 
 def eg3d_module() -> tuple["torch.nn.Module", "torch.Tensor"]:
     torch.manual_seed(3)
-    return reference.EG3DRenderer().eval(), torch.randn(512)
+    return torch_eg3d.EG3DRenderer().eval(), torch.randn(512)
 
 
 @pytest.mark.parametrize("kind", ["eg3d", "lp3d"])
@@ -217,10 +218,15 @@ def test_eg3d_pickle(tmp_path, monkeypatch):
     _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
     _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
     persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    for part in (reference.EG3DRenderer, reference.SuperResolution, reference.SynthesisBlock, reference.ModulatedConv):
+    for part in (
+        torch_eg3d.EG3DRenderer,
+        torch_eg3d.SuperResolution,
+        torch_eg3d.SynthesisBlock,
+        torch_eg3d.ModulatedConv,
+    ):
         monkeypatch.setattr(part, "__reduce__", reduce)
-    monkeypatch.setattr(reference.Equalized, "__module__", "training.networks")
-    networks.Equalized = reference.Equalized
+    monkeypatch.setattr(torch_eg3d.Equalized, "__module__", "training.networks")
+    networks.Equalized = torch_eg3d.Equalized
     for fake in (types.ModuleType("torch_utils"), types.ModuleType("training"), persistence, networks):
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
     path = tmp_path / "network.pkl"
