@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rtgaze_jax import files
-from rtgaze_jax.data.record import FIELDS, SCHEMA_VERSION, Grid, Record
+from rtgaze_jax.data.record import FIELDS, SCHEMA_VERSION, Grid, Record, decode
 from rtgaze_jax.errors import FailureError, UserError
 
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # random access; images are compressed already
@@ -143,6 +143,17 @@ class RecordSource:
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
+
+
+def load_record(directory: str | Path, split: str | None, index: int) -> Record:
+    """One decoded record. Raises UserError where there is none of this number, or it is damaged."""
+    source = RecordSource(directory, only_split(directory, split))
+    if not 0 <= index < len(source):
+        raise UserError(f"there is no record {index}: {directory} has 0 to {len(source) - 1}")
+    try:
+        return decode(source[index])
+    except ValueError as error:
+        raise UserError(f"{error}: see 'rtgaze data check {directory}'") from error
 
 
 @dataclasses.dataclass(frozen=True)
