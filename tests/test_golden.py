@@ -37,7 +37,8 @@ def assert_close(actual, expected, tolerance):
 def test_camera_rays():
     d = load("camera_rays")
     yaw, pitch = f32(d["yaw_argument"])[:, 0], f32(d["pitch_argument"])[:, 0]
-    label = camera.look_at_camera(yaw, pitch, d["radius"], tuple(d["pivot"]))
+    look_at = jax.jit(partial(camera.look_at_camera, radius=d["radius"], pivot=tuple(d["pivot"])))
+    label = look_at(yaw, pitch)
     assert_close(camera.unpack_camera(label)[0], d["cam2world"], 1e-5)
     assert_close(camera.eg3d_fov_intrinsics(d["fov_degrees"]), d["intrinsics_from_fov"], 1e-5)
     label = camera.pack_camera(f32(d["cam2world"]), f32(d["intrinsics"]))
@@ -110,18 +111,12 @@ def test_gaze_angles():
 @pytest.mark.parametrize(("eye", "corners"), [("right", [0, 1]), ("left", [2, 3])])
 def test_gaze_normalisation_eyes(eye, corners):
     d = load("gaze_normalisation_eyes")
-    head = normalize.rotation_from_vector(f32(d["head_rotation_vector"]))
+    head = jax.jit(normalize.rotation_from_vector)(f32(d["head_rotation_vector"]))
     model = f32(d["face_model_3x6"]).T
     center = head @ model[jnp.array(corners)].mean(axis=0) + f32(d["head_translation_mm"])
-    normalization = normalize.normalize_camera(
-        center,
-        head,
-        f32(d["camera_matrix"]),
-        focal=d["focal_norm"],
-        distance=d["distance_norm_mm"],
-        size=tuple(d["roi"].tolist()),
-    )
-    head_vector = normalize.vector_from_rotation(normalize.normalized_head(normalization, head))
+    settings = {"focal": d["focal_norm"], "distance": d["distance_norm_mm"], "size": tuple(d["roi"].tolist())}
+    normalization = jax.jit(partial(normalize.normalize_camera, **settings))(center, head, f32(d["camera_matrix"]))
+    head_vector = jax.jit(normalize.vector_from_rotation)(normalize.normalized_head(normalization, head))
     assert_close(head_vector, d[f"{eye}_eye_head_rotation_vector"], 1e-5)
     target = normalize.normalized_gaze(normalization, center, f32(d["gaze_target_mm"]))
     assert_close(target, d[f"{eye}_eye_gaze"], 1e-5)

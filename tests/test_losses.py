@@ -7,6 +7,9 @@ import pytest
 
 from rtgaze_jax import losses
 
+reconstruction_loss = jax.jit(losses.reconstruction_loss)
+gradient_loss = jax.jit(losses.gradient_loss, static_argnames="scales")
+
 
 @pytest.fixture
 def batch():
@@ -23,7 +26,7 @@ def test_reconstruction_weighs_regions(batch):
     for n in range(4):
         error = np.abs(image[n] - target[n])
         expected += (error[face[n] & ~eyes[n]].mean() + 2 * error[eyes[n]].mean()) / 4
-    actual = losses.reconstruction_loss(*map(jnp.asarray, batch))
+    actual = reconstruction_loss(*map(jnp.asarray, batch))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -32,13 +35,14 @@ def test_background_does_not_matter(batch):
     other = jnp.where(face[..., None], image, jnp.nan)
     depth = jnp.where(face, 2.5, jnp.inf)
 
+    @jax.jit
     def loss(image):
         terms = losses.reconstruction_loss(image, target, face, eyes), losses.gradient_loss(image, target, face)
         return sum(terms)
 
     assert loss(other) == loss(image)
     assert losses.depth_loss(depth, depth, face) == 0
-    gradient = jax.grad(loss)(other)
+    gradient = jax.jit(jax.grad(loss))(other)
     assert np.isfinite(gradient).all()
     np.testing.assert_array_equal(gradient[~face], 0)
 
@@ -66,7 +70,7 @@ def test_opacity():
 
 def test_gradient_loss(batch):
     image, target, face, _ = batch
-    assert losses.gradient_loss(*map(jnp.asarray, (image, image + 0.3, face))) < 1e-6  # blind to brightness
+    assert gradient_loss(*map(jnp.asarray, (image, image + 0.3, face))) < 1e-6  # blind to brightness
     expected = []
     for scale in (1, 3):
         for axis in (1, 2):
@@ -74,7 +78,7 @@ def test_gradient_loss(batch):
             error = np.abs(np.take(image - target, far, axis) - np.take(image - target, near, axis))
             both = np.take(face, far, axis) & np.take(face, near, axis)
             expected.append(np.mean([error[n][both[n]].mean() for n in range(4)]))
-    actual = losses.gradient_loss(*map(jnp.asarray, (image, target, face)), scales=(1, 3))
+    actual = gradient_loss(*map(jnp.asarray, (image, target, face)), scales=(1, 3))
     np.testing.assert_allclose(actual, np.mean(expected), rtol=1e-5)
 
 
@@ -96,7 +100,7 @@ def test_mean_over_shards_is_the_loss_of_the_batch(batch):
     eyes[1] = False
     whole = list(map(jnp.asarray, (image, target, face, eyes)))
     shards = [[x[n : n + 1] for x in whole] for n in range(4)]
-    for loss in (losses.reconstruction_loss, lambda i, t, f, e: losses.gradient_loss(i, t, f)):
+    for loss in (reconstruction_loss, lambda image, target, face, _: gradient_loss(image, target, face)):
         np.testing.assert_allclose(np.mean([loss(*s) for s in shards]), loss(*whole), rtol=1e-5)
 
 

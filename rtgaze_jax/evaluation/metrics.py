@@ -12,13 +12,17 @@ _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 
 
-def psnr(a: Float[Array, "batch h w c"], b: Float[Array, "batch h w c"]) -> Float[Array, "batch"]:
+def psnr(
+    a: Float[Array | np.ndarray, "batch h w c"], b: Float[Array | np.ndarray, "batch h w c"]
+) -> Float[Array, "batch"]:
     """Peak signal-to-noise ratio in dB; 80 for equal images."""
     return _decibels(jnp.mean((a - b) ** 2, axis=(1, 2, 3)))
 
 
 def masked_psnr(
-    a: Float[Array, "batch h w c"], b: Float[Array, "batch h w c"], mask: Bool[Array, "batch h w"]
+    a: Float[Array | np.ndarray, "batch h w c"],
+    b: Float[Array | np.ndarray, "batch h w c"],
+    mask: Bool[Array | np.ndarray, "batch h w"],
 ) -> Float[Array, "batch"]:
     """PSNR over the pixels of a mask; NaN where the mask is empty, so that a nanmean leaves the image out."""
     pixels = jnp.sum(mask, axis=(1, 2))
@@ -27,7 +31,7 @@ def masked_psnr(
 
 
 def ssim(
-    a: Float[Array, "batch h w c"], b: Float[Array, "batch h w c"], downsample: bool = True
+    a: Float[Array | np.ndarray, "batch h w c"], b: Float[Array | np.ndarray, "batch h w c"], downsample: bool = True
 ) -> Float[Array, "batch"]:
     """Structural similarity as piq computes it: Gaussian window of 11 pixels and sigma 1.5, whole windows only.
 

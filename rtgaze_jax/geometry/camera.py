@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.gaze import FRONTAL_ROTATION, head_gaze_to_vector
 
+Scalar = Float[Array, ""] | float | int
+
 FOCAL = 4.2647
 """Focal length of EG3D's face crops in image widths (horizontal field of view 13.4 degrees)."""
 RADIUS = 2.7
@@ -26,8 +28,8 @@ _UP = np.array([0.0, 1.0, 0.0], np.float32)
 
 
 def pack_camera(
-    cam2world: Float[Array, "*batch 4 4"], intrinsics: Float[Array, "*#batch 3 3"]
-) -> Float[Array, "*batch 25"]:
+    cam2world: Float[Array, "*#batch 4 4"], intrinsics: Float[Array, "*#batch 3 3"]
+) -> Float[Array, "*#batch 25"]:
     """Camera label of a pose and normalised intrinsics."""
     batch = jnp.broadcast_shapes(cam2world.shape[:-2], intrinsics.shape[:-2])
     pose = jnp.broadcast_to(cam2world, (*batch, 4, 4)).reshape(*batch, 16)
@@ -40,7 +42,7 @@ def unpack_camera(camera: Float[Array, "*batch 25"]) -> tuple[Float[Array, "*bat
     return camera[..., :16].reshape(*batch, 4, 4), camera[..., 16:].reshape(*batch, 3, 3)
 
 
-def intrinsics(focal: float = FOCAL, center: tuple[float, float] = (0.5, 0.5)) -> Float[Array, "3 3"]:
+def intrinsics(focal: Scalar = FOCAL, center: tuple[float, float] = (0.5, 0.5)) -> Float[Array, "3 3"]:
     """Normalised pinhole intrinsics; focal length and principal point in image widths."""
     return jnp.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], jnp.float32)
 
@@ -51,17 +53,17 @@ def eg3d_fov_intrinsics(fov_degrees: float) -> Float[Array, "3 3"]:
     return intrinsics(float(1 / (np.tan(fov_degrees * np.pi / 360) * 1.414)))
 
 
-def frontal_camera(focal: float = FOCAL) -> Float[Array, "25"]:
+def frontal_camera(focal: Scalar = FOCAL) -> Float[Array, "25"]:
     """The camera that sees a head from the front, as an EG3D crop does."""
     return pack_camera(jnp.asarray(FRONTAL_POSE), intrinsics(focal))
 
 
 def look_at_camera(
-    yaw: Float[Array, "*batch"] | float,
-    pitch: Float[Array, "*batch"] | float,
-    radius: float = RADIUS,
-    pivot: tuple[float, float, float] = (0.0, 0.0, 0.2),
-    focal: float = FOCAL,
+    yaw: Float[Array, "*#batch"] | Scalar,
+    pitch: Float[Array, "*#batch"] | Scalar,
+    radius: Scalar = RADIUS,
+    pivot: Float[Array, "3"] | tuple[float, float, float] = (0.0, 0.0, 0.2),
+    focal: Scalar = FOCAL,
 ) -> Float[Array, "*batch 25"]:
     """EG3D's look-at sampler, with its arguments.
 
@@ -77,11 +79,11 @@ def look_at_camera(
 
 
 def orbit_camera(
-    yaw_deg: Float[Array, "*batch"] | float,
-    pitch_deg: Float[Array, "*batch"] | float,
-    radius: float = RADIUS,
-    pivot: tuple[float, float, float] = ORIGIN,
-    focal: float = FOCAL,
+    yaw_deg: Float[Array, "*#batch"] | Scalar,
+    pitch_deg: Float[Array, "*#batch"] | Scalar,
+    radius: Scalar = RADIUS,
+    pivot: Float[Array, "3"] | tuple[float, float, float] = ORIGIN,
+    focal: Scalar = FOCAL,
 ) -> Float[Array, "*batch 25"]:
     """Camera at true angles (degrees) on a sphere of `radius` around `pivot`, looking at it, without roll.
 
@@ -94,15 +96,17 @@ def orbit_camera(
     return pack_camera(_look_at(center + radius * head_gaze_to_vector(angles), center), intrinsics(focal))
 
 
-def camera_points(points: Float[Array, "*batch n 3"], camera: Float[Array, "*#batch 25"]) -> Float[Array, "*batch n 3"]:
+def camera_points(
+    points: Float[Array, "*#batch n 3"], camera: Float[Array, "*#batch 25"]
+) -> Float[Array, "*#batch n 3"]:
     """World points in the OpenCV axes of a camera, world units; the last component is the depth along its axis."""
     cam2world, _ = unpack_camera(camera)
     return transform_points(invert_rigid(cam2world), points)
 
 
 def project(
-    points: Float[Array, "*batch n 3"], camera: Float[Array, "*#batch 25"]
-) -> tuple[Float[Array, "*batch n 2"], Float[Array, "*batch n"]]:
+    points: Float[Array, "*#batch n 3"], camera: Float[Array, "*#batch 25"]
+) -> tuple[Float[Array, "*#batch n 2"], Float[Array, "*#batch n"]]:
     """Normalised image coordinates and depths (ray lengths, world units) of world points.
 
     Points at or behind the camera's plane get coordinates far outside the image.
@@ -129,29 +133,29 @@ def frontalizing_transform(camera: Float[Array, "*batch 25"]) -> Float[Array, "*
     return compose(jnp.asarray(FRONTAL_POSE), invert_rigid(cam2world))
 
 
-def compose(a: Float[Array, "*batch n n"], b: Float[Array, "*#batch n n"]) -> Float[Array, "*batch n n"]:
+def compose(a: Float[Array, "*#batch n n"], b: Float[Array, "*#batch n n"]) -> Float[Array, "*#batch n n"]:
     """Matrix product a b in full float32 precision on every device."""
     return jnp.matmul(a, b, precision="highest")
 
 
 def transform_camera(
-    transform: Float[Array, "*batch 4 4"], camera: Float[Array, "*#batch 25"]
-) -> Float[Array, "*batch 25"]:
+    transform: Float[Array, "*#batch 4 4"], camera: Float[Array, "*#batch 25"]
+) -> Float[Array, "*#batch 25"]:
     """The camera after a rigid transform of the world."""
     cam2world, k = unpack_camera(camera)
     return pack_camera(compose(transform, cam2world), k)
 
 
 def transform_points(
-    transform: Float[Array, "*batch 4 4"], points: Float[Array, "*#batch n 3"]
-) -> Float[Array, "*batch n 3"]:
+    transform: Float[Array, "*#batch 4 4"], points: Float[Array, "*#batch n 3"]
+) -> Float[Array, "*#batch n 3"]:
     """Points [..., n, 3] after a rigid transform of the world."""
     return _rotate_all(transform, points) + transform[..., None, :3, 3]
 
 
 def transform_vector(
-    transform: Float[Array, "*batch 4 4"], vector: Float[Array, "*#batch 3"]
-) -> Float[Array, "*batch 3"]:
+    transform: Float[Array, "*#batch 4 4"], vector: Float[Array, "*#batch 3"]
+) -> Float[Array, "*#batch 3"]:
     """A direction (such as a gaze vector) after a rigid transform of the world."""
     return _rotate_all(transform, vector[..., None, :])[..., 0, :]
 

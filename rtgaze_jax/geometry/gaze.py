@@ -37,7 +37,7 @@ def vector_to_gaze(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 2"]
     return jnp.stack([jnp.arctan2(-y, _safe_norm(vector[..., 0::2])), yaw], axis=-1)
 
 
-def vector_angle_deg(a: Float[Array, "*batch 3"], b: Float[Array, "*#batch 3"]) -> Float[Array, "*batch"]:
+def vector_angle_deg(a: Float[Array, "*#batch 3"], b: Float[Array, "*#batch 3"]) -> Float[Array, "*#batch"]:
     """Angle between two vectors of any length, in degrees, in [0, 180].
 
     The arctangent form keeps its precision at 0 and 180 degrees, where the arccosine of the cosine loses half of the
@@ -46,21 +46,21 @@ def vector_angle_deg(a: Float[Array, "*batch 3"], b: Float[Array, "*#batch 3"]) 
     return jnp.degrees(jnp.arctan2(_safe_norm(jnp.cross(a, b)), jnp.sum(a * b, axis=-1)))
 
 
-def angular_error_deg(a: Float[Array, "*batch 2"], b: Float[Array, "*#batch 2"]) -> Float[Array, "*batch"]:
+def angular_error_deg(a: Float[Array, "*#batch 2"], b: Float[Array, "*#batch 2"]) -> Float[Array, "*#batch"]:
     """Angle between two gaze directions given as (pitch, yaw) in radians of the same frame, in degrees."""
     return vector_angle_deg(gaze_to_vector(a), gaze_to_vector(b))
 
 
 def gaze_to_world(
-    pitch_yaw: Float[Array, "*batch 2"], cam2world: Float[Array, "*#batch 4 4"]
-) -> Float[Array, "*batch 3"]:
+    pitch_yaw: Float[Array, "*#batch 2"], cam2world: Float[Array, "*#batch 4 4"]
+) -> Float[Array, "*#batch 3"]:
     """World vector of a gaze given as (pitch, yaw) in the frame of one camera."""
     return _rotate(cam2world[..., :3, :3], gaze_to_vector(pitch_yaw))
 
 
 def gaze_from_world(
-    vector: Float[Array, "*batch 3"], cam2world: Float[Array, "*#batch 4 4"]
-) -> Float[Array, "*batch 2"]:
+    vector: Float[Array, "*#batch 3"], cam2world: Float[Array, "*#batch 4 4"]
+) -> Float[Array, "*#batch 2"]:
     """(pitch, yaw) in the frame of one camera of a world gaze vector: the inverse of `gaze_to_world`."""
     return vector_to_gaze(_rotate(jnp.swapaxes(cam2world[..., :3, :3], -1, -2), vector))
 
@@ -75,7 +75,7 @@ def vector_to_head_gaze(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batc
     return vector_to_gaze(vector * jnp.diagonal(FRONTAL_ROTATION))
 
 
-def _rotate(rotation: Float[Array, "*batch 3 3"], vector: Float[Array, "*#batch 3"]) -> Float[Array, "*batch 3"]:
+def _rotate(rotation: Float[Array, "*#batch 3 3"], vector: Float[Array, "*#batch 3"]) -> Float[Array, "*#batch 3"]:
     # A sum of products, not a matrix product: accelerators would round the inputs of the latter to fewer bits.
     return jnp.sum(rotation * vector[..., None, :], axis=-1)
 

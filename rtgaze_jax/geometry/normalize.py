@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import compose
+from rtgaze_jax.geometry.camera import Scalar, compose
 
 EYE_MIDPOINT = (0.5, 0.376)
 """Where the midpoint between the eyes lies in an EG3D crop, normalised image coordinates."""
@@ -36,8 +36,8 @@ class Normalization(NamedTuple):
 
 
 def face_center(
-    model: Float[Array, "6 3"], head_rotation: Float[Array, "*batch 3 3"], head_translation: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch 3"]:
+    model: Float[Array, "6 3"], head_rotation: Float[Array, "*#batch 3 3"], head_translation: Float[Array, "*#batch 3"]
+) -> Float[Array, "*#batch 3"]:
     """ETH-XGaze's face centre in camera axes: the mean of the mean of four eye corners and the mean of two nose points.
 
     Args:
@@ -49,12 +49,12 @@ def face_center(
 
 
 def normalize_camera(
-    center: Float[Array, "*batch 3"],
-    head_rotation: Float[Array, "*batch 3 3"],
-    camera_matrix: Float[Array, "*batch 3 3"],
+    center: Float[Array, "*#batch 3"],
+    head_rotation: Float[Array, "*#batch 3 3"],
+    camera_matrix: Float[Array, "*#batch 3 3"],
     *,
-    focal: float,
-    distance: float,
+    focal: Scalar,
+    distance: Scalar,
     size: tuple[int, int],
 ) -> Normalization:
     """The normalised camera that looks at `center`.
@@ -76,15 +76,15 @@ def normalize_camera(
 
 
 def normalized_head(
-    normalization: Normalization, head_rotation: Float[Array, "*batch 3 3"]
-) -> Float[Array, "*batch 3 3"]:
+    normalization: Normalization, head_rotation: Float[Array, "*#batch 3 3"]
+) -> Float[Array, "*#batch 3 3"]:
     """Head rotation in the normalised camera."""
     return compose(normalization.rotation, head_rotation)
 
 
 def normalized_gaze(
-    normalization: Normalization, center: Float[Array, "*batch 3"], target: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch 3"]:
+    normalization: Normalization, center: Float[Array, "*#batch 3"], target: Float[Array, "*#batch 3"]
+) -> Float[Array, "*#batch 3"]:
     """Unit gaze vector in the normalised camera from `center` to the gaze target, both in the original camera's axes.
 
     The 2018 method rotates gaze and does not scale it.
@@ -135,14 +135,14 @@ def vector_from_rotation(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "
 
 
 def face_crop_matrix(
-    eyes: Float[Array | np.ndarray, "*batch 2 2"],
-    mouth: Float[Array | np.ndarray, "*batch 2"],
-    size: float,
+    eyes: Float[Array | np.ndarray, "*#batch 2 2"],
+    mouth: Float[Array | np.ndarray, "*#batch 2"],
+    size: Scalar,
     *,
     eye_midpoint: tuple[float, float] = EYE_MIDPOINT,
     mouth_midpoint: tuple[float, float] = MOUTH_MIDPOINT,
     eye_distance: float = EYE_DISTANCE,
-) -> Float[Array | np.ndarray, "*batch 2 3"]:
+) -> Float[Array | np.ndarray, "*#batch 2 3"]:
     """Similarity from photo pixels to the pixels of an upright EG3D-style square crop.
 
     Roll is removed; scale comes from the larger of the eyes' distance and the distance from eyes to mouth, each against

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rtgaze_jax.geometry.camera import Scalar
+
 Axes = tuple[tuple[str, str], ...]
 
 TRUE_AXES: Axes = (("x", "-y"), ("x", "z"), ("z", "-y"))
@@ -19,7 +21,7 @@ EG3D_AXES: Axes = (("x", "y"), ("x", "z"), ("z", "x"))
 def sample_planes(
     planes: Float[Array, "batch planes height width channels"],
     points: Float[Array, "batch points 3"],
-    box_warp: float,
+    box_warp: Scalar,
     axes: Axes = TRUE_AXES,
 ) -> Float[Array, "batch points channels"]:
     """Mean over the planes of their bilinearly interpolated features at 3D points, zero outside the planes.

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rtgaze_jax.geometry.camera import Scalar
+
 Field = Callable[[Float[Array, "batch points 3"]], tuple[Float[Array, "batch points"], Float[Array, "batch points c"]]]
 """World points to raw densities (before the softplus) and features."""
 Resampler = Callable[[Float[Array, "*rays s"], Float[Array, "*rays s-1"]], Float[Array, "*rays n"]]
@@ -35,12 +37,12 @@ class Rendered(NamedTuple):
 
 
 def stratified_depths(
-    near: Float[Array, "*#rays"] | float,
-    far: Float[Array, "*#rays"] | float,
+    near: Float[Array, "*#rays"] | Scalar,
+    far: Float[Array, "*#rays"] | Scalar,
     samples: int,
     key: PRNGKeyArray | None = None,
     shape: tuple[int, ...] = (),
-) -> Float[Array, "*rays samples"]:
+) -> Float[Array, "*#rays samples"]:
     """One depth in each of `samples` equal bins between near and far: at random, or its centre without a key.
 
     Args:
@@ -53,7 +55,7 @@ def stratified_depths(
     return near + (far - near) * steps
 
 
-def eg3d_stratified_depths(near: float, far: float, uniforms: Float[Array, "*rays s"]) -> Float[Array, "*rays s"]:
+def eg3d_stratified_depths(near: Scalar, far: Scalar, uniforms: Float[Array, "*rays s"]) -> Float[Array, "*rays s"]:
     """EG3D's stratified depths from uniform numbers in [0, 1): the last may lie beyond `far` by a step."""
     samples = uniforms.shape[-1]
     return jnp.linspace(near, far, samples, dtype=jnp.float32) + uniforms * ((far - near) / (samples - 1))
@@ -105,7 +107,7 @@ def march(
     features: Float[Array, "*rays s c"],
     densities: Float[Array, "*rays s"],
     depths: Float[Array, "*rays s"],
-    density_scale: float = 1.0,
+    density_scale: Scalar = 1.0,
 ) -> Rendered:
     """Composite samples along rays.
 
@@ -140,7 +142,7 @@ def two_pass(
     resample: Resampler,
     *,
     merge: bool,
-    density_scale: float = 1.0,
+    density_scale: Scalar = 1.0,
 ) -> Rendered:
     """Render with a coarse pass at given depths and a fine pass where `resample` puts it.
 
@@ -175,14 +177,14 @@ def render_rays(
     field: Field,
     origins: Float[Array, "batch *rays 3"],
     directions: Float[Array, "batch *rays 3"],
-    near: Float[Array, "batch *#rays"] | float,
-    far: Float[Array, "batch *#rays"] | float,
+    near: Float[Array, "batch *#rays"] | Scalar,
+    far: Float[Array, "batch *#rays"] | Scalar,
     coarse: int,
     fine: int,
     key: PRNGKeyArray | None = None,
     *,
     merge: bool = False,
-    density_scale: float = 1.0,
+    density_scale: Scalar = 1.0,
 ) -> Rendered:
     """The two-pass render with stratified and importance sampling.
 

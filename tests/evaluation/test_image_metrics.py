@@ -1,10 +1,13 @@
 """Image metrics against plain NumPy and closed forms (agreement with piq: tests/test_golden.py)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rtgaze_jax.evaluation import metrics
+
+ssim = jax.jit(metrics.ssim, static_argnames="downsample")
 
 
 @pytest.fixture
@@ -47,8 +50,8 @@ def test_ssim_against_loops(images):
             covariance = (window * (p - mp) * (q - mq)).sum((0, 1))
             luminance = (2 * mp * mq + 1e-4) / (mp**2 + mq**2 + 1e-4)
             values.append(luminance * (2 * covariance + 9e-4) / (vp + vq + 9e-4))
-    np.testing.assert_allclose(metrics.ssim(*images)[0], np.mean(values), rtol=1e-4)
-    np.testing.assert_allclose(metrics.ssim(images[0], images[0]), 1, rtol=1e-5)
+    np.testing.assert_allclose(ssim(*images)[0], np.mean(values), rtol=1e-4)
+    np.testing.assert_allclose(ssim(images[0], images[0]), 1, rtol=1e-5)
 
 
 def test_ssim_downsamples_large_images_by_block_means(images):
@@ -57,9 +60,9 @@ def test_ssim_downsamples_large_images_by_block_means(images):
     large = small.repeat(2, axis=1).repeat(2, axis=2)  # 400 x 460: blocks of 2
     other = np.clip(large + 0.2 * rng.uniform(-1, 1, large.shape), 0, 1).astype(np.float32)
     halved = (other[:, ::2, ::2] + other[:, 1::2, ::2] + other[:, ::2, 1::2] + other[:, 1::2, 1::2]) / 4
-    np.testing.assert_allclose(metrics.ssim(large, other), metrics.ssim(small, halved), rtol=1e-5)
-    assert abs(metrics.ssim(large, other, downsample=False) - metrics.ssim(large, other))[0] > 0.01
-    np.testing.assert_array_equal(metrics.ssim(*images), metrics.ssim(*images, downsample=False))
+    np.testing.assert_allclose(ssim(large, other), ssim(small, halved), rtol=1e-5)
+    assert abs(ssim(large, other, downsample=False) - ssim(large, other))[0] > 0.01
+    np.testing.assert_array_equal(ssim(*images), ssim(*images, downsample=False))
 
 
 def test_frechet_distance_of_known_gaussians():

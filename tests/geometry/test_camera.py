@@ -7,6 +7,10 @@ import numpy as np
 from rtgaze_jax.geometry import camera, gaze
 from rtgaze_jax.rendering import rays
 
+project = jax.jit(camera.project)
+rays_at = jax.jit(rays.rays_at)
+orbit_camera = jax.jit(camera.orbit_camera, static_argnames=("radius", "pivot"))
+
 
 def random_camera(seed=0, batch=4):
     """Labels with a random rigid pose in front of the origin, and skewed, uncentred intrinsics."""
@@ -32,8 +36,8 @@ def test_label_layout():
 def test_orbit_looks_at_its_pivot_without_roll():
     yaw, pitch = (a.ravel() for a in jnp.meshgrid(jnp.linspace(-80, 80, 5), jnp.linspace(-60, 60, 5)))
     pivot = (0.1, -0.05, 0.2)
-    label = camera.orbit_camera(yaw, pitch, radius=2.0, pivot=pivot)
-    uv, depth = camera.project(jnp.broadcast_to(jnp.array(pivot), (25, 1, 3)), label)
+    label = orbit_camera(yaw, pitch, radius=2.0, pivot=pivot)
+    uv, depth = project(jnp.broadcast_to(jnp.array(pivot), (25, 1, 3)), label)
     np.testing.assert_allclose(uv, 0.5, atol=1e-5)
     np.testing.assert_allclose(depth, 2.0, rtol=1e-6)
     pose, _ = camera.unpack_camera(label)
@@ -43,8 +47,8 @@ def test_orbit_looks_at_its_pivot_without_roll():
 
 
 def test_orbit_angles_have_the_sign_of_gaze():
-    np.testing.assert_allclose(camera.orbit_camera(0.0, 0.0), camera.frontal_camera(), atol=1e-6)
-    pose, _ = camera.unpack_camera(camera.orbit_camera(20.0, 10.0))
+    np.testing.assert_allclose(orbit_camera(0.0, 0.0), camera.frontal_camera(), atol=1e-6)
+    pose, _ = camera.unpack_camera(orbit_camera(20.0, 10.0))
     np.testing.assert_allclose(pose[1, 3], 2.7 * np.sin(np.radians(10)), rtol=1e-5)  # above
     np.testing.assert_allclose(np.arctan2(-pose[0, 3], pose[2, 3]), np.radians(20), rtol=1e-5)  # image left
     towards = gaze.head_gaze_to_vector(jnp.radians(jnp.array([10.0, 20.0])))
@@ -60,15 +64,15 @@ def test_eg3d_pitch_argument_is_not_an_angle():
 def test_project_inverts_rays():
     label = random_camera()
     uv = jnp.asarray(np.random.default_rng(1).uniform(0, 1, (4, 7, 2)), jnp.float32)
-    origins, directions = rays.rays_at(label, uv)
+    origins, directions = rays_at(label, uv)
     lengths = jnp.linspace(0.5, 4, 7)
-    back, depth = camera.project(origins + directions * lengths[:, None], label)
+    back, depth = project(origins + directions * lengths[:, None], label)
     np.testing.assert_allclose(back, uv, atol=2e-5)
     np.testing.assert_allclose(depth, jnp.broadcast_to(lengths, (4, 7)), rtol=1e-5)
 
 
 def test_points_behind_a_camera_are_outside_its_image():
-    uv, _ = camera.project(jnp.array([[0.3, 0.1, 3.5], [0.3, 0.1, 2.7]]), camera.frontal_camera())
+    uv, _ = project(jnp.array([[0.3, 0.1, 3.5], [0.3, 0.1, 2.7]]), camera.frontal_camera())
     assert np.isfinite(uv).all()
     assert (jnp.abs(uv).max(axis=-1) > 10).all()
 
@@ -85,10 +89,10 @@ def test_frontalizing_transform():
     np.testing.assert_allclose(pose, jnp.broadcast_to(camera.FRONTAL_POSE, pose.shape), atol=1e-5)
     np.testing.assert_array_equal(k, camera.unpack_camera(label)[1])
     # Another camera sees the same picture of a world that moved with it, and the same gaze.
-    origins, directions = rays.rays_at(other, jnp.full((4, 5, 2), 0.4) + jnp.linspace(0, 0.2, 5)[:, None])
+    origins, directions = rays_at(other, jnp.full((4, 5, 2), 0.4) + jnp.linspace(0, 0.2, 5)[:, None])
     points = origins + 2 * directions
     moved = camera.transform_camera(transform, other)
-    before, after = camera.project(points, other), camera.project(camera.transform_points(transform, points), moved)
+    before, after = project(points, other), project(camera.transform_points(transform, points), moved)
     np.testing.assert_allclose(before[0], after[0], atol=2e-5)
     np.testing.assert_allclose(before[1], after[1], rtol=1e-5)
     vector = gaze.head_gaze_to_vector(jnp.asarray(np.random.default_rng(4).normal(size=(4, 2)), jnp.float32))
@@ -102,7 +106,7 @@ def test_frontalizing_transform():
 def test_batched_like_vmapped():
     label = random_camera(5)
     points = jnp.asarray(np.random.default_rng(6).normal(size=(4, 6, 3)), jnp.float32)
-    for function in (camera.project, lambda p, c: camera.transform_points(camera.frontalizing_transform(c), p)):
+    for function in (project, lambda p, c: camera.transform_points(camera.frontalizing_transform(c), p)):
         expected = jax.vmap(function)(points, label)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), function(points, label), expected

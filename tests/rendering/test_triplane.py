@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES, sample_planes
 
 BOX = 0.8
+sample = jax.jit(sample_planes, static_argnames="axes")
 COLUMN_ROW = {TRUE_AXES: ((0, -1), (0, 2), (2, -1)), EG3D_AXES: ((0, 1), (0, 2), (2, 0))}  # -1: minus y
 
 
@@ -43,7 +44,6 @@ def f32(*arrays):
 @pytest.mark.parametrize("axes", [TRUE_AXES, EG3D_AXES])
 def test_against_reference(data, axes):
     planes, points = data
-    sample = jax.jit(sample_planes, static_argnums=3)
     np.testing.assert_allclose(sample(*f32(planes, points), BOX, axes), reference(planes, points, axes), atol=2e-6)
 
 
@@ -54,14 +54,14 @@ def test_first_plane_lies_on_a_frontal_image():
     centers = ((np.arange(6) + 0.5) / 6 - 0.5) * BOX
     x, up = np.meshgrid(centers, -centers)  # row 0 is the top
     points = np.stack([x, up, np.full_like(x, 0.1)], axis=-1).reshape(1, 36, 3)
-    seen = 3 * sample_planes(*f32(planes, points), BOX)
+    seen = 3 * sample(*f32(planes, points), BOX)
     np.testing.assert_allclose(seen.reshape(6, 6), image, atol=1e-6)
 
 
 def test_far_points_see_nothing(data):
     planes, _ = f32(*data)
     points = jnp.array([[[1e9, 1e9, -1e9], [2.0, 2.0, 2.0], [-jnp.inf, 9.0, 9.0]]] * 2)
-    np.testing.assert_array_equal(sample_planes(planes, points, BOX), 0)
+    np.testing.assert_array_equal(sample(planes, points, BOX), 0)
 
 
 def test_gradients_against_finite_differences(data):
@@ -88,16 +88,16 @@ def test_gradients_against_finite_differences(data):
 def test_low_precision_planes_gather_their_gradient_in_float32():
     planes = jnp.zeros((1, 3, 4, 4, 1), jnp.bfloat16)
     points = jnp.full((1, 3000, 3), BOX / 8)  # the centre of one pixel: in bfloat16 the sum of 3000 thirds stops at 64
-    assert sample_planes(planes, points, BOX).dtype == jnp.float32
-    gradient = jax.grad(lambda p: jnp.sum(sample_planes(p, points, BOX)))(planes)
+    assert sample(planes, points, BOX).dtype == jnp.float32
+    gradient = jax.grad(lambda p: jnp.sum(sample(p, points, BOX)))(planes)
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_allclose(gradient[0, 0, 1, 2, 0], 1000, rtol=0.01)
 
 
 def test_vmap(data):
     planes, points = f32(*data)
-    expected = sample_planes(planes, points, BOX)
-    actual = jax.vmap(lambda p, x: sample_planes(p[None], x[None], BOX)[0])(planes, points)
+    expected = sample(planes, points, BOX)
+    actual = jax.vmap(lambda p, x: sample(p[None], x[None], BOX)[0])(planes, points)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 

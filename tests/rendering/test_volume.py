@@ -1,5 +1,7 @@
 """Volume rendering against closed forms and invariants."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,14 @@ def blobs(points):
     return raw_density(first + second + 1e-3), jax.nn.sigmoid(4 * points)
 
 
+@partial(jax.jit, static_argnums=0)
 def frontal_rays(resolution):
     return tuple(r[None] for r in rays.camera_rays(camera.frontal_camera(), resolution))
+
+
+render_rays = jax.jit(volume.render_rays, static_argnames=("field", "coarse", "fine", "merge"))
+importance_depths = jax.jit(volume.importance_depths, static_argnames="samples")
+march = jax.jit(volume.march)
 
 
 # Depths -----------------------------------------------------------------------------------------------------------
@@ -44,7 +52,7 @@ def test_importance_depths_are_the_quantiles():
     """Against NumPy's interpolation of the inverse distribution."""
     rng = np.random.default_rng(0)
     depths, weights = np.sort(rng.uniform(2, 3, (6, 9)), axis=-1), rng.dirichlet(np.full(8, 0.3), 6)
-    drawn = volume.importance_depths(jnp.asarray(depths), jnp.asarray(weights), 20)
+    drawn = importance_depths(jnp.asarray(depths), jnp.asarray(weights), 20)
     for t, w, actual in zip(depths, weights, np.asarray(drawn), strict=True):
         padded = np.concatenate([[0], w, [0]])
         blurred = (np.maximum(padded[:-1], padded[1:])[:-1] + np.maximum(padded[:-1], padded[1:])[1:]) / 2 + 0.01
@@ -57,20 +65,20 @@ def test_importance_depths_have_no_bias_and_eg3ds_have():
     depths = jnp.linspace(2, 3, 25)  # 24 intervals of 1/24; all weight around 2.5, symmetric
     weights = jnp.zeros(24).at[11:13].set(0.5)
     step = 1 / 24
-    assert abs(float(volume.importance_depths(depths, weights, 1000).mean()) - 2.5) < 1e-4
+    assert abs(float(importance_depths(depths, weights, 1000).mean()) - 2.5) < 1e-4
     even = (jnp.arange(1000) + 0.5) / 1000
-    shift = float(volume.eg3d_importance_depths(depths, weights, even).mean()) - 2.5
+    shift = float(jax.jit(volume.eg3d_importance_depths)(depths, weights, even).mean()) - 2.5
     assert -step < shift < -0.3 * step  # towards the camera by about half a bin
 
 
 def test_random_importance_depths_are_sorted_and_inside():
     depths = jnp.broadcast_to(volume.stratified_depths(NEAR, FAR, 8), (50, 8))
     weights = jax.random.uniform(jax.random.key(1), (50, 7)) ** 8
-    drawn = volume.importance_depths(depths, weights, 16, jax.random.key(2))
+    drawn = importance_depths(depths, weights, 16, jax.random.key(2))
     assert (jnp.diff(drawn, axis=-1) >= 0).all()
     assert (drawn >= depths[:, :1]).all()
     assert (drawn <= depths[:, -1:] + 1e-5).all()
-    assert not np.allclose(drawn, volume.importance_depths(depths, weights, 16, jax.random.key(3)))
+    assert not np.allclose(drawn, importance_depths(depths, weights, 16, jax.random.key(3)))
 
 
 # Marching ---------------------------------------------------------------------------------------------------------
@@ -80,7 +88,7 @@ def test_random_importance_depths_are_sorted_and_inside():
 def test_constant_density(density_scale):
     """Beer-Lambert: exact for any sampling, as the density is the same at all samples."""
     depths = jnp.sort(jax.random.uniform(jax.random.key(0), (5, 12), minval=1.0, maxval=1.2), axis=-1)
-    out = volume.march(jnp.full((5, 12, 2), 0.7), jnp.full((5, 12), 1.5), depths, density_scale)
+    out = march(jnp.full((5, 12, 2), 0.7), jnp.full((5, 12), 1.5), depths, density_scale)
     length = depths[:, -1] - depths[:, 0]
     opacity = 1 - np.exp(-density_scale * np.log1p(np.exp(0.5)) * length)
     np.testing.assert_allclose(out.opacity, opacity, rtol=1e-5)
@@ -98,8 +106,7 @@ def test_sphere_of_constant_density(merge):
         return jnp.where(inside, raw_density(absorption), -40.0), jnp.ones((*points.shape[:-1], 1))
 
     origins, directions = frontal_rays(8)
-    render = jax.jit(lambda o, d: volume.render_rays(sphere, o, d, NEAR, FAR, 256, 512, merge=merge))
-    out = render(origins, directions)
+    out = render_rays(sphere, origins, directions, NEAR, FAR, 256, 512, merge=merge)
     middle = -np.sum(np.asarray(origins) * directions, axis=-1)  # depth of the point next to the centre
     off_axis = 2.7**2 - middle**2
     chord = 2 * np.sqrt(np.maximum(radius**2 - off_axis, 0))
@@ -115,13 +122,19 @@ def test_sphere_of_constant_density(merge):
 
 
 def test_more_samples_converge():
-    depths = [volume.stratified_depths(NEAR, FAR, n) for n in (8, 16, 32, 64, 1024)]
-    ray = jnp.array([0.02, 0.0, 2.7]), jnp.array([0.0, 0.0, -1.0])
-    outs = [volume.march(*blobs(ray[0] + ray[1] * t[:, None])[::-1], t) for t in depths]
+    origin, direction = jnp.array([0.02, 0.0, 2.7]), jnp.array([0.0, 0.0, -1.0])
+
+    @partial(jax.jit, static_argnums=0)
+    def render(samples):
+        depths = volume.stratified_depths(NEAR, FAR, samples)
+        densities, colors = blobs(origin + direction * depths[:, None])
+        return volume.march(colors, densities, depths)
+
+    outs = [render(samples) for samples in (8, 64, 1024)]
     for read in (lambda o: o.opacity, lambda o: o.depth, lambda o: o.features[2]):
         errors = [abs(float(read(o)) - float(read(outs[-1]))) for o in outs[:-1]]
         assert errors[-1] < 1e-3
-        assert errors[-1] < errors[0] / 10
+        assert errors[-1] < errors[0] / 10  # second order would be 64
 
 
 def test_empty_rays_and_finite_gradients():
@@ -129,7 +142,7 @@ def test_empty_rays_and_finite_gradients():
     depths = jnp.broadcast_to(volume.stratified_depths(NEAR, FAR, 6), (2, 6))
     densities = jnp.array([[-300.0] * 6, [-300.0] * 3 + [5.0] * 3])
     features = jnp.ones((2, 6, 3))
-    out = volume.march(features, densities, depths)
+    out = march(features, densities, depths)
     np.testing.assert_array_equal(out.opacity[0], 0)
     np.testing.assert_array_equal(out.features[0], 0)
     np.testing.assert_array_equal(out.depth[0], depths[0, -1])
@@ -138,7 +151,7 @@ def test_empty_rays_and_finite_gradients():
         out = volume.march(features, densities, depths)
         return jnp.sum(out.depth) + jnp.sum(out.opacity) + jnp.sum(out.features**2)
 
-    gradients = jax.grad(loss, argnums=(0, 1, 2))(features, densities, depths)
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(features, densities, depths)
     assert all(np.isfinite(g).all() for g in gradients)
     assert jnp.abs(gradients[1][1]).max() > 0
 
@@ -174,8 +187,7 @@ def test_moving_camera_and_world_together_changes_nothing(merge):
 def test_both_variants_agree_with_many_samples():
     ray = frontal_rays(4)
     few, merged, reference = (
-        jax.jit(lambda o, d, n=n, m=m: volume.render_rays(blobs, o, d, NEAR, FAR, n, 2 * n, merge=m))(*ray)
-        for n, m in ((24, False), (24, True), (300, True))
+        render_rays(blobs, *ray, NEAR, FAR, n, 2 * n, merge=m) for n, m in ((24, False), (24, True), (300, True))
     )
     for out in (few, merged):
         np.testing.assert_allclose(out.features, reference.features, atol=5e-3)
@@ -184,7 +196,10 @@ def test_both_variants_agree_with_many_samples():
 
 def test_deterministic_without_a_key():
     ray = frontal_rays(3)
-    render = jax.jit(lambda key: volume.render_rays(blobs, *ray, NEAR, FAR, 6, 8, key).features)
+
+    def render(key):
+        return render_rays(blobs, *ray, NEAR, FAR, 6, 8, key).features
+
     np.testing.assert_array_equal(render(None), render(None))
     first, again, other = (render(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -194,13 +209,15 @@ def test_deterministic_without_a_key():
 def test_the_order_of_merged_samples_does_not_matter():
     origins, directions = frontal_rays(2)
     coarse = volume.stratified_depths(NEAR, FAR, 8, shape=(1, 2, 2))
-    shuffled = jax.random.permutation(jax.random.key(0), 8)
-    expected, actual = (
-        volume.two_pass(
-            blobs, origins, directions, coarse, lambda t, w, o=o: volume.importance_depths(t, w, 8)[..., o], merge=True
-        )
-        for o in (jnp.arange(8), shuffled)
-    )
+
+    @jax.jit
+    def render(order):
+        def resample(depths, weights):
+            return volume.importance_depths(depths, weights, 8)[..., order]
+
+        return volume.two_pass(blobs, origins, directions, coarse, resample, merge=True)
+
+    expected, actual = render(jnp.arange(8)), render(jnp.array([3, 0, 7, 1, 6, 2, 5, 4]))
     np.testing.assert_allclose(actual.features, expected.features, atol=1e-6)
 
 
@@ -217,7 +234,7 @@ def test_only_merged_coarse_samples_get_a_gradient(merge, reaches_coarse):
 
         return jnp.sum(volume.render_rays(field, origins, directions, NEAR, FAR, 6, 8, merge=merge).features)
 
-    gradient = jax.grad(loss)([jnp.float32(0), jnp.float32(0)])
+    gradient = jax.jit(jax.grad(loss))([jnp.float32(0), jnp.float32(0)])
     assert (gradient[0] != 0) == reaches_coarse
     assert gradient[1] != 0
 
@@ -232,7 +249,7 @@ def test_gradients_of_an_empty_scene_are_finite():
         out = volume.render_rays(field, *ray, NEAR, FAR, 6, 8)
         return jnp.sum(out.features) + jnp.sum(out.depth)
 
-    assert np.isfinite(jax.grad(loss)(-300.0))
+    assert np.isfinite(jax.jit(jax.grad(loss))(-300.0))
 
 
 def test_rays_with_their_own_ends_in_any_layout():
@@ -240,9 +257,8 @@ def test_rays_with_their_own_ends_in_any_layout():
     origins, directions = (jnp.broadcast_to(r[:, None], (2, 2, 3, 3, 3)) for r in frontal_rays(3))
     near = jnp.linspace(2.2, 2.6, 4).reshape(2, 2, 1, 1) * jnp.ones((3, 3))
 
-    @jax.jit
     def render(o, d, near):
-        return volume.render_rays(blobs, o, d, near, near + 0.5, 6, 8, density_scale=3.0)
+        return render_rays(blobs, o, d, near, near + 0.5, 6, 8, density_scale=3.0)
 
     out = render(origins, directions, near)
     assert out.features.shape == (2, 2, 3, 3, 3)
