@@ -205,10 +205,10 @@ def build(config: Any) -> Objective:
     """The objective of a training configuration (configs/rtgaze.py, configs/portrait.py): reads `kind`, `model`,
     `losses`, `distill`,
     `perceptual`, `eye_jitter`, `augment`."""
-    if config.kind == "estimator":
-        from rtgaze_jax.training import estimator_objective
+    if config.kind in ("estimator", "warp"):  # what evaluation needs
+        from rtgaze_jax.training import estimator_objective, warp_objective
 
-        return estimator_objective.build(config)
+        return {"estimator": estimator_objective, "warp": warp_objective}[config.kind].build(config)
     model, weights = from_dict(config.model), LossWeights(**config.losses)
     perceptual = None
     if weights.perceptual or weights.eye_perceptual:
