@@ -12,7 +12,12 @@ from pathlib import Path
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="a .safetensors file (default: the shipped one)")
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        nargs="?",
+        help="a .safetensors file or a training run (default: the shipped weights)",
+    )
     parser.add_argument("--config", action="store_true", help="also print the network's configuration")
 
 
@@ -28,6 +33,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"python, jax   {platform.python_version()}, {jax.__version__}")
     print(f"device        {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     path = Path(args.weights or io.DEFAULT)
+    if path.is_dir():
+        from rtgaze_jax.training.checkpoint import describe_workdir
+
+        print("\n".join(f"{key:<13} {value}" for key, value in describe_workdir(path).items()))
+        return
     _, header = io.load(path)  # reads and verifies every byte
     print(f"weights       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"sha256        {header['sha256']} (verified)")

@@ -16,6 +16,7 @@ EYE_LIDS = ((386, 374), (159, 145))
 # centre of each iris, followed by its four rim points (centre + 1 .. centre + 4)
 IRIS_CENTRES = (473, 468)
 MOUTH_CORNERS = (291, 61)
+FOREHEAD, CHIN = 10, 152
 
 # The mesh points that the iris network refines, in its output order: lower lid (from outer to inner corner), upper
 # lid, then # rings of growing size around the eye. The first 16 are the opening of the eye.

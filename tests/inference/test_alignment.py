@@ -3,34 +3,58 @@
 import numpy as np
 import pytest
 
-from rtgaze_jax.geometry.normalize import EYE_DISTANCE, EYE_MIDPOINT, MOUTH_MIDPOINT
 from rtgaze_jax.inference import align, mesh
 from rtgaze_jax.inference.face import Face
 from rtgaze_jax.inference.warp import apply, compose, scale_of, scaling, shifting, warp
 
 
-def a_face(turn=0.0, scale=1.0, shift=(0.0, 0.0)):
-    """A frontal face with canonical proportions (100 pixels between the eyes), turned, scaled and moved."""
-    landmarks = np.zeros((478, 2))
-    down = 100 / EYE_DISTANCE * (MOUTH_MIDPOINT[1] - EYE_MIDPOINT[1])
+def a_face(roll=0.0, scale=1.0, shift=(0.0, 0.0), yaw=0.0):
+    """A face with canonical proportions (100 pixels between the eyes), seen from afar, turned (degrees) and moved."""
+    points = np.zeros((478, 3))
+    down = 100 / align.EYE_DISTANCE * (align.MOUTH_MIDPOINT[1] - align.EYE_MIDPOINT[1])
     for side, x in ((0, 50), (1, -50)):
-        landmarks[list(mesh.EYE_CORNERS[side])] = [(x * 1.4, 1), (x * 0.6, -1)]
-    landmarks[list(mesh.MOUTH_CORNERS)] = [(30, down), (-30, down)]
-    angle = np.radians(turn)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    landmarks = scale * landmarks @ rotation.T + shift
-    return Face(np.zeros(4), 1.0, landmarks, np.zeros(478))
+        points[list(mesh.EYE_CORNERS[side])] = [(x * 1.4, 1, 0), (x * 0.6, -1, 0)]
+    points[list(mesh.MOUTH_CORNERS)] = [(30, down, 0), (-30, down, 0)]
+    points[mesh.CHIN] = (0, 2 * down, 2 * down * np.tan(align.FOREHEAD_LEAN))
+    y, r = np.radians(yaw), np.radians(roll)
+    turn = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    level = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    points = scale * points @ turn.T @ level.T
+    return Face(np.zeros(4), 1.0, points[:, :2] + shift, points[:, 2])
 
 
-@pytest.mark.parametrize(("turn", "scale", "shift"), [(0, 1, (0, 0)), (35, 0.3, (400, 300)), (-80, 4, (-30, 9))])
-def test_crop_brings_eyes_and_mouth_to_their_places(turn, scale, shift):
-    face = a_face(turn, scale, shift)
+@pytest.mark.parametrize(("roll", "scale", "shift"), [(0, 1, (0, 0)), (35, 0.3, (400, 300)), (-80, 4, (-30, 9))])
+def test_crop_brings_eyes_and_mouth_to_their_places(roll, scale, shift):
+    face = a_face(roll, scale, shift)
     matrix = align.crop_matrix(face, 512)
-    left, right = align.eye_points(face, matrix, 512)
-    np.testing.assert_allclose(left, (0.5 + EYE_DISTANCE / 2, EYE_MIDPOINT[1]), atol=1e-6)
-    np.testing.assert_allclose(right, (0.5 - EYE_DISTANCE / 2, EYE_MIDPOINT[1]), atol=1e-6)
+    left, right = apply(matrix, align.corner_midpoints(face)) / 512
+    np.testing.assert_allclose(left, (0.5 + align.EYE_DISTANCE / 2, align.EYE_MIDPOINT[1]), atol=1e-6)
+    np.testing.assert_allclose(right, (0.5 - align.EYE_DISTANCE / 2, align.EYE_MIDPOINT[1]), atol=1e-6)
     mouth = apply(matrix, face.landmarks[list(mesh.MOUTH_CORNERS)]).mean(0) / 512
-    np.testing.assert_allclose(mouth, MOUTH_MIDPOINT, atol=1e-6)
+    np.testing.assert_allclose(mouth, align.MOUTH_MIDPOINT, atol=1e-6)
+    outward = align.eye_points(face, matrix, 512) - (left, right)
+    expected = [(align.EYEBALL_OUTWARD, -align.EYEBALL_UP), (-align.EYEBALL_OUTWARD, -align.EYEBALL_UP)]
+    np.testing.assert_allclose(outward, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("yaw", [-40, -15, 20, 35])
+@pytest.mark.parametrize("roll", [0, 25])
+def test_a_turned_head_turns_about_a_fixed_point(yaw, roll):
+    """Points behind the face, in 3D, keep their places in the crop: the head's centre, the eyeballs."""
+    face = a_face(roll, 2.0, (50, 60), yaw)
+    y, r = np.radians(yaw), np.radians(roll)
+    level = np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]])
+    towards = level @ (-np.sin(y), 0)
+    np.testing.assert_allclose(align.facing(face), (*towards, -np.cos(y)), atol=1e-6)
+    matrix = align.crop_matrix(face, 512)
+    side = 512 / scale_of(matrix)  # of the crop, photo pixels
+    middle = (align.corner_midpoints(face).mean(0) + face.landmarks[list(mesh.MOUTH_CORNERS)].mean(0)) / 2
+    goal = 512 * (np.array(align.EYE_MIDPOINT) + align.MOUTH_MIDPOINT) / 2
+    np.testing.assert_allclose(apply(matrix, middle - align.CENTRE_DEPTH * side * towards), goal, atol=1e-6)
+    frontal = align.eye_points(a_face(roll, 2.0), align.crop_matrix(a_face(roll, 2.0), 512), 512).mean(0)
+    behind = apply(matrix, align.corner_midpoints(face).mean(0) - align.EYEBALL_DEPTH * side * towards) / 512
+    np.testing.assert_allclose(align.eye_points(face, matrix, 512).mean(0) - behind, (0, -align.EYEBALL_UP), atol=1e-6)
+    assert frontal[0] == pytest.approx(0.5)
 
 
 def test_eye_points_ignore_lids_and_irises():
