@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -11,16 +12,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.data.transform import to_frame
+from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.protocol import Batch
 from rtgaze_jax.geometry.camera import project, transform_camera, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
 from rtgaze_jax.models.config import ModelConfig
+from rtgaze_jax.models.config import from_dict as model_config
 from rtgaze_jax.models.eyes import sample_image
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze
-from rtgaze_jax.models.warp import WarpConfig, redirect_eyes
+from rtgaze_jax.models.warp import WarpConfig, config_from_dict, redirect_eyes
 from rtgaze_jax.rendering.rays import camera_rays
+from rtgaze_jax.weights import io
 
+WARP = io.SHIPPED / "warp.safetensors"
 _LABELS = ("source_camera", "target_camera", "target_gaze", "eye_centers")
 _SIDE_STEP = np.radians(8.0)  # to the other view that consistency_3d compares with
 _SAME_SURFACE = 0.02  # world units (7 mm) between the two views' depths
@@ -170,3 +175,48 @@ def _turn(angle: float) -> Float[np.ndarray, "4 4"]:
 
 def _to_uint8(image: Float[Array, "..."]) -> Array:
     return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def load_model(path: str | os.PathLike, *, own_eyes: bool = False) -> Student:
+    """The student of a weights file. Raises UserError where it is missing or of another kind."""
+    params, header = io.load(path)
+    if header.get("kind", "student") != "student":
+        raise UserError(
+            f"{path} holds a network of kind '{header['kind']}', not a gaze redirector ('rtgaze info' tells)"
+        )
+    return Student(params, _model_config(path, header), own_eyes=own_eyes)
+
+
+def load_portrait(path: str | os.PathLike) -> Portrait:
+    """The teacher of a weights file (configs/portrait.py). Raises UserError where it is missing or of another kind."""
+    params, header = io.load(path)
+    if header.get("kind") != "portrait":
+        raise UserError(f"{path} is no teacher; train one with 'rtgaze train --config configs/portrait.py:small ...'")
+    return Portrait(params, _model_config(path, header))
+
+
+def load_baselines(
+    warp: str | os.PathLike | None = None, teacher: str | os.PathLike | None = None
+) -> dict[str, Predictor]:
+    """The baselines by name: copy always, warp where its weights are named or come with the package, teacher if named.
+
+    Raises UserError for named files that are missing or of another kind.
+    """
+    found: dict[str, Predictor] = {"copy": copy_source}
+    if warp is not None or WARP.is_file():
+        params, header = io.load(warp or WARP)
+        if header.get("kind") != "warp":
+            raise UserError(
+                f"{warp} is no warping network; train one with 'rtgaze train --config configs/warp.py:small'"
+            )
+        found["warp"] = Warp(params, config_from_dict(header["config"]))
+    if teacher is not None:
+        found["teacher"] = load_portrait(teacher)
+    return found
+
+
+def _model_config(path: str | os.PathLike, header: Mapping[str, Any]) -> ModelConfig:
+    try:
+        return model_config(header["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not describe a network of this program ({error})") from error
