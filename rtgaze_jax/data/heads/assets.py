@@ -147,6 +147,14 @@ def load_texture(name: str) -> np.ndarray:
         return np.array(picture)
 
 
+@functools.cache
+def face_albedo(name: str) -> np.ndarray:
+    """Mean linear colour [3] of the face in a skin texture."""
+    h, w = load_texture(name).shape[:2]
+    face = load_texture(name)[int(h * 0.36) : int(h * 0.64), int(w * 0.42) : int(w * 0.70)] / 255.0
+    return (face**2.2).mean((0, 1))
+
+
 def texture_names(prefix: str) -> list[str]:
     """Sorted names of the textures that begin with a prefix."""
     return sorted(path.stem for path in FOLDER.glob(f"{prefix}*.webp"))

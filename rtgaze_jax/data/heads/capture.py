@@ -14,7 +14,8 @@ from rtgaze_jax.data.heads.camera_response import degrade, make_develop
 from rtgaze_jax.data.heads.light import make_background, make_light
 from rtgaze_jax.data.heads.people import Person, sample_person
 from rtgaze_jax.data.heads.renderer import Renderer
-from rtgaze_jax.data.heads.scene import PARTS, Look, Scene
+from rtgaze_jax.data.heads.scene import Look, Scene
+from rtgaze_jax.data.record import eye_mask, face_mask
 from rtgaze_jax.errors import UserError
 
 RADIUS, FOCAL = 2.7, 4.2647
@@ -22,7 +23,6 @@ PITCH_RANGE, YAW_RANGE = np.radians(25.0), np.radians(40.0)  # of the gaze in th
 VIEW_PITCH, VIEW_YAW = np.radians(35.0), np.radians(60.0)
 NEAR_FRONTAL = np.radians(12.0)  # view 0
 TO_CAMERA = 0.15  # share of gazes that look into view 0's camera
-FACE_PARTS = (1, 2, 3, 4, 5, 6, 7, 9)
 # the 18 cameras of the ETH-XGaze rig: (yaw, pitch) degrees, + to the image right and up, and distance in mm
 ETH_RIG = (
     *((0, 0, 946), (-14, 0, 951), (-38, -1, 1067), (-37, -14, 1092), (-13, -29, 1115), (2, -28, 1109)),
@@ -38,10 +38,10 @@ _POINTS = {
     "upper_lip": (0, 6.671, 1.601),
     "lower_lip": (0, 6.527, 1.562),
     "chin": (0, 6.271, 1.483),
-    "left_brow_inner": (0.15, 7.48, 1.50),
-    "left_brow_outer": (0.60, 7.49, 1.20),
-    "right_brow_inner": (-0.15, 7.48, 1.50),
-    "right_brow_outer": (-0.60, 7.49, 1.20),
+    "left_brow_inner": (0.14, 7.385, 1.48),
+    "left_brow_outer": (0.58, 7.365, 1.25),
+    "right_brow_inner": (-0.14, 7.385, 1.48),
+    "right_brow_outer": (-0.58, 7.365, 1.25),
 }
 _EYE_POINTS = ("outer", "inner", "upper", "lower", "pupil")
 LANDMARKS = (*(f"{side}_eye_{n}" for side in ("left", "right") for n in _EYE_POINTS), *_POINTS)
@@ -120,8 +120,8 @@ def sample_expression(rng: np.random.Generator) -> tuple[dict[str, float], float
                 out[f"mouthLowerDown{side}"] = 0.25 * a
             out["jawOpen"] = rng.uniform(0.0, 0.12)
     elif kind == "talk":
-        out["jawOpen"] = rng.uniform(0.05, 0.5)
-        out[rng.choice(("mouthFunnel", "mouthPucker", "mouthShrugUpper"))] = rng.uniform(0, 0.5)
+        out["jawOpen"] = rng.uniform(0.03, 0.4)
+        out[rng.choice(("mouthFunnel", "mouthPucker", "mouthShrugUpper"))] = rng.uniform(0, 0.35)
     elif kind == "other":
         name = rng.choice(
             ("mouthFrown", "mouthPress", "mouthDimple", "mouthStretch", "browDown", "browOuterUp", "noseSneer")
@@ -132,7 +132,7 @@ def sample_expression(rng: np.random.Generator) -> tuple[dict[str, float], float
             out["browInnerUp"] = rng.uniform(0.1, 0.6)
     draw = rng.random()
     opening = (
-        rng.uniform(0.35, 0.75) if draw < 0.12 else rng.uniform(1.08, 1.22) if draw > 0.94 else rng.normal(1.0, 0.06)
+        rng.uniform(0.45, 0.8) if draw < 0.09 else rng.uniform(1.08, 1.22) if draw > 0.94 else rng.normal(1.0, 0.06)
     )
     if kind == "smile":
         opening *= 1 - 0.18 * out["mouthSmileLeft"]
@@ -196,8 +196,8 @@ def _records(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> dict[
     return {
         "image": image,
         "parts": parts,
-        "face_mask": np.isin(parts, FACE_PARTS),
-        "eye_mask": (parts == PARTS["left_eye"]) | (parts == PARTS["right_eye"]),
+        "face_mask": face_mask(parts),
+        "eye_mask": eye_mask(parts),
         "depth": depth,
         "cam2world": cam2world.astype(np.float32),
         "intrinsics": intrinsics.astype(np.float32),

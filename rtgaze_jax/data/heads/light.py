@@ -133,18 +133,25 @@ def sample_environment(env: np.ndarray, rays: np.ndarray) -> np.ndarray:
     return env[row, column]
 
 
+def _muted(rng: np.random.Generator, spread: float) -> np.ndarray:
+    """A colour factor: mostly warm or cool, seldom vivid."""
+    warm = rng.normal(0, spread)
+    vivid = 2.2 if rng.random() < 0.12 else 1.0
+    return np.exp(vivid * np.array((warm, 0, -1.2 * warm)) + rng.normal(0, 0.35 * spread * vivid, 3))
+
+
 def make_background(rng: np.random.Generator, light: Light, size: int = 160) -> np.ndarray:
     """An out-of-focus backdrop [size, 2 * size, 3], linear, about as bright as the light's surroundings."""
     shape = (size, 2 * size)
     kind = rng.choice(("plain", "room", "street", "bokeh"), p=(0.25, 0.3, 0.25, 0.2))
     y = np.linspace(1, -1, size)[:, None, None]
-    base = rng.uniform(0.08, 0.6) * np.exp(rng.normal(0, 0.22, 3))
+    base = rng.uniform(0.08, 0.6) * _muted(rng, 0.14)
     picture = np.broadcast_to(base * (1 + 0.35 * rng.normal() * y), (*shape, 3)).copy()
     picture *= np.exp(0.10 * smooth_noise(rng, shape, size / 2))[..., None]
     canvas = picture.astype(np.float32)
     if kind in ("room", "street"):
         for _ in range(int(rng.integers(5, 22))):
-            colour = rng.uniform(0.02, 0.7) * np.exp(rng.normal(0, 0.35, 3))
+            colour = rng.uniform(0.02, 0.7) * _muted(rng, 0.16)
             x0, x1 = (
                 np.sort(rng.uniform(-0.1, 1.1, 2))
                 if rng.random() < 0.2
@@ -162,11 +169,11 @@ def make_background(rng: np.random.Generator, light: Light, size: int = 160) -> 
     if kind == "bokeh" or rng.random() < 0.15:
         dots = np.zeros_like(canvas)
         for _ in range(int(rng.integers(10, 50))):
-            colour = rng.uniform(0.1, 1.2) * np.exp(rng.normal(0, 0.4, 3))
+            colour = rng.uniform(0.1, 1.2) * _muted(rng, 0.3)
             center = (int(rng.uniform(0, shape[1])), int(rng.uniform(0, size)))
             cv2.circle(dots, center, int(rng.uniform(2, 9)), colour.tolist(), -1, cv2.LINE_AA)
         canvas = canvas * 0.6 + dots
-    sigma = rng.uniform(0.8, 5.5)
+    sigma = rng.uniform(1.5, 7.0)
     canvas = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), sigma)
     grain = smooth_noise(rng, shape, 1.5)[..., None]
     brightness = light.level / np.pi * rng.uniform(0.5, 1.6)

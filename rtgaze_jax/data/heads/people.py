@@ -36,16 +36,25 @@ HAIR_COLOURS = (  # linear albedo, share
     ((0.08, 0.075, 0.07), 0.04),
 )
 GREY = np.array((0.42, 0.41, 0.39))
+SKIN_TONES = ((0.66, 0.45, 0.36), (0.52, 0.33, 0.235), (0.36, 0.205, 0.13), (0.17, 0.09, 0.056), (0.075, 0.041, 0.028))
 HAIR_STYLES = {  # style: (share among men, share among women)
     "short01": (0.24, 0.05),
     "short02": (0.22, 0.06),
     "short04": (0.22, 0.04),
     "ponytail01": (0.02, 0.24),
     "long01": (0.02, 0.22),
-    "bob02": (0.0, 0.10),
+    "bob01": (0.0, 0.09),
+    "bob02": (0.0, 0.09),
+    "short03": (0.03, 0.09),
+    "braid01": (0.0, 0.09),
     "afro01": (0.04, 0.05),
     "": (0.18, 0.02),
 }
+
+CLOTHES = (
+    *(f"male_casualsuit0{i}" for i in (1, 2, 3, 4, 6)),
+    *("male_elegantsuit01", "male_worksuit01", "female_casualsuit01", "female_casualsuit02", "female_sportsuit01"),
+)
 
 PAIRS = (  # shape targets with two directions: (name, first, second, spread)
     *[("head/head-" + n, "-decr", "-incr", 0.26) for n in ("scale-horiz", "scale-vert", "scale-depth", "fat", "age")],
@@ -153,7 +162,7 @@ class Person:
     fissure: float
     opening: float  # lid opening, 1 relaxed
     skin: str  # texture
-    tint: tuple[float, float, float]  # factor on the texture's albedo
+    tone: tuple[float, float, float]  # mean albedo of the face
     freckles: float
     pores: float
     oil: float
@@ -171,6 +180,8 @@ class Person:
     beard: float  # length of facial hair, dm; 0 none
     beard_style: int
     glasses: Glasses | None
+    clothes: str
+    clothes_tint: tuple[float, float, float]
 
 
 def person_seed(split: str, number: int) -> int:
@@ -188,6 +199,13 @@ def person_seed(split: str, number: int) -> int:
 def linear(srgb) -> np.ndarray:
     """Linear light of 8-bit sRGB values (gamma 2.2)."""
     return (np.asarray(srgb, float) / 255) ** 2.2
+
+
+def skin_tone(melanin: float) -> np.ndarray:
+    """Mean linear albedo of a face from its darkness, 0 (fair) .. 1 (very dark)."""
+    place = np.clip(melanin, 0, 1) * (len(SKIN_TONES) - 1)
+    steps = np.log(SKIN_TONES)
+    return np.exp([np.interp(place, np.arange(len(steps)), channel) for channel in steps.T])
 
 
 def _triple(values) -> tuple[float, float, float]:
@@ -280,7 +298,7 @@ def sample_person(split: str, number: int) -> Person:
     seed = person_seed(split, number)
     rng = np.random.default_rng([seed, 1])
     male = float(np.clip(rng.choice((0.0, 1.0)) + rng.normal(0, 0.08), 0, 1))
-    age = float(np.clip(rng.beta(1.3, 2.0) * 68 + 18, 18, 84))
+    age = float(np.clip(rng.beta(1.2, 2.3) * 70 + 18, 18, 84))
     ancestry = rng.dirichlet((0.28, 0.28, 0.34))
     african, asian, caucasian = (float(a) for a in ancestry)
     macro = _macro(
@@ -295,12 +313,8 @@ def sample_person(split: str, number: int) -> Person:
     sex = "male" if male > 0.5 else "female"
     shade = "dark" if african > 0.5 + rng.normal(0, 0.08) else "light"
     skin = rng.choice([name for name in texture_names(f"skin_{stage}_{shade}_") if f"_{sex}" in name])
-    # darkness varies continuously within and between ancestries
-    melanin = (
-        rng.normal(0.0, 0.25) if shade == "dark" else max(rng.normal(0.12 + 0.9 * african + 0.12 * asian, 0.16), -0.1)
-    )
-    tint = np.exp(-melanin * np.array((0.55, 0.85, 1.0))) * np.exp(rng.normal(0, 0.035, 3))
-    grey = float(np.clip((age - 42 + rng.normal(0, 9)) / 32, 0, 1))
+    tone = skin_tone(rng.normal(0.16 + 0.62 * african + 0.10 * asian, 0.11)) * np.exp(rng.normal(0, (0.05, 0.04, 0.06)))
+    grey = float(np.clip((age - 50 + rng.normal(0, 10)) / 30, 0, 1)) * (rng.random() < 0.75)
     shares = np.array([c[1] for c in HAIR_COLOURS])
     shares[2:] *= 0.04 + 1.4 * caucasian**2
     colour = np.array(HAIR_COLOURS[_pick(rng, HAIR_COLOURS, shares)][0]) * np.exp(
@@ -312,7 +326,7 @@ def sample_person(split: str, number: int) -> Person:
     hair = styles[_pick(rng, styles, [HAIR_STYLES[s][0 if sex == "male" else 1] for s in styles])]
     brow = colour * np.array((0.62, 0.60, 0.60)) if colour.max() > 0.05 else colour
     facial = sex == "male" and rng.random() < 0.62
-    beard = float(rng.uniform(0.02, 0.14)) if facial and rng.random() < 0.5 else 0.0
+    beard = float(rng.uniform(0.02, 0.13)) if facial and rng.random() < 0.45 else 0.0
     scale = 1.0 + 0.05 * (male - 0.5)
     yellow = np.clip(rng.normal(0.25 + 0.006 * (age - 30) + 0.3 * african, 0.2), 0, 1)
     sclera = np.array((0.68, 0.645, 0.615)) * np.exp(-yellow * np.array((0.10, 0.17, 0.30))) * rng.uniform(0.86, 1.08)
@@ -327,17 +341,17 @@ def sample_person(split: str, number: int) -> Person:
         pupil_distance=float(np.clip(rng.normal(0.635 if sex == "male" else 0.615, 0.026), 0.55, 0.71)),
         eye_radius=float(np.clip(rng.normal(0.1195, 0.0022), 0.114, 0.126)),
         fissure=float(np.clip(rng.normal(0.287, 0.013), 0.255, 0.315)),
-        opening=float(np.clip(rng.normal(0.97, 0.11), 0.70, 1.22)),
+        opening=float(np.clip(rng.normal(1.02, 0.10), 0.78, 1.22)),
         skin=str(skin),
-        tint=_triple(tint),
-        freckles=float(max(0.0, rng.normal(-0.25 + 0.5 * caucasian, 0.4))),
+        tone=_triple(np.clip(tone, 0.01, 0.8)),
+        freckles=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.05 + 0.22 * caucasian else 0.0,
         pores=float(rng.uniform(0.5, 1.3) * (0.8 + 0.01 * (age - 20))),
         oil=float(np.clip(rng.normal(0.8, 0.3), 0.25, 1.6)),
         redness=float(np.clip(rng.normal(0.5, 0.25), 0, 1.2)),
         lips=_triple(
             np.exp(
                 rng.normal(0, (0.10, 0.14, 0.12))
-                - (rng.uniform(0, 0.6) * np.array((0.1, 0.8, 0.6)) if sex == "female" else 0)
+                - (rng.uniform(0, 0.35) * np.array((0.1, 0.8, 0.6)) if sex == "female" else 0)
             )
         ),
         iris=_iris(rng, caucasian),
@@ -360,4 +374,6 @@ def sample_person(split: str, number: int) -> Person:
         beard=beard,
         beard_style=int(rng.integers(4)),
         glasses=_glasses(rng, scale) if rng.random() < 0.15 else None,
+        clothes=str(rng.choice([name for name in CLOTHES if name.startswith(sex)])),
+        clothes_tint=_triple(np.exp(rng.normal(0, 0.35) + rng.normal(0, 0.22, 3))),
     )

@@ -296,7 +296,7 @@ class Renderer:
     def _draw_item(self, item: Item, extra: dict) -> None:
         program = self.surfaces[item.shader]
         self._bind(program, item.textures)
-        assign(program, item.uniforms | extra)
+        assign(program, {"nearer": 0.0} | item.uniforms | extra)
         item.mesh.draw(program)
 
     def _draw_labels(self, items: list[Item], matrix: np.ndarray, position: np.ndarray) -> None:
@@ -317,5 +317,6 @@ class Renderer:
             else:
                 self._bind(self.label_program, {"picture": item.textures.get("picture", self.white)})
                 values = {"part": float(item.part), "threshold": item.threshold, "inner_part": float(item.inner_part)}
+                values["nearer"] = item.uniforms.get("nearer", 0.0)
                 assign(self.label_program, values)
                 item.mesh.draw(self.label_program)

@@ -4,32 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtgaze_jax.data.heads import eyes, strands, textures
-from rtgaze_jax.data.heads.assets import Proxy, load_pack, load_texture
-from rtgaze_jax.data.heads.gl import STRAND, Mesh
+from rtgaze_jax.data.heads import eyes, fittings, strands, textures
+from rtgaze_jax.data.heads.assets import face_albedo, load_pack
+from rtgaze_jax.data.heads.fittings import smoothstep
+from rtgaze_jax.data.heads.gl import Mesh
 from rtgaze_jax.data.heads.people import Person
 from rtgaze_jax.data.heads.renderer import Item, Renderer
-from rtgaze_jax.data.heads.shape import UNIT, Head, bind, build_head, pose_vertices, refine, vertex_normals
+from rtgaze_jax.data.heads.shape import UNIT, Head, build_head, pose_vertices, refine, vertex_normals
+from rtgaze_jax.data.record import PARTS
 
-PARTS = {
-    "background": 0,
-    "skin": 1,
-    "left_eye": 2,
-    "right_eye": 3,
-    "brows": 4,
-    "lashes": 5,
-    "hair": 6,
-    "mouth": 7,
-    "clothes": 8,
-    "glasses": 9,
-}
 LASH_COLOUR = np.array([0.012, 0.009, 0.008])
-HAIR_THRESHOLD = 0.55
-
-
-def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def beard_area(rest: np.ndarray) -> np.ndarray:
@@ -37,8 +21,8 @@ def beard_area(rest: np.ndarray) -> np.ndarray:
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     top = np.interp(x, [0, 0.14, 0.24, 0.36, 0.52, 0.60, 0.68], [6.77, 6.78, 6.74, 6.72, 6.84, 7.05, 7.30])
     bottom = np.interp(x, [0, 0.3, 0.6], [6.10, 6.16, 6.45])
-    inside = _smoothstep(-0.05, 0.05, top - y) * _smoothstep(-0.05, 0.06, y - bottom)
-    return inside * _smoothstep(0.25, 0.45, z) * _smoothstep(0.80, 0.72, x)
+    inside = smoothstep(-0.05, 0.05, top - y) * smoothstep(-0.05, 0.06, y - bottom)
+    return inside * smoothstep(0.25, 0.45, z) * smoothstep(0.80, 0.72, x)
 
 
 def head_marks() -> np.ndarray:
@@ -52,8 +36,8 @@ def head_marks() -> np.ndarray:
         to_edge = np.linalg.norm(rest[near, None] - edge[None], axis=-1).min(1)
         to_behind = np.linalg.norm(rest[near, None] - behind[None], axis=-1).min(1)
         gap = np.linalg.norm(edge - behind, axis=1).mean()
-        lid[near] = np.maximum(lid[near], 1 - _smoothstep(0.004, 0.03, to_edge))
-        wet[near] = np.maximum(wet[near], 1 - _smoothstep(0.35, 0.8, to_behind / gap))
+        lid[near] = np.maximum(lid[near], 1 - smoothstep(0.004, 0.03, to_edge))
+        wet[near] = np.maximum(wet[near], 1 - smoothstep(0.35, 0.8, to_behind / gap))
     inside = (pack.uv[:, 1] > 1.0).astype(float)
     drawn = pack.vertex
     return np.stack([lid[drawn], wet[drawn], inside, beard_area(rest)[drawn]], 1).astype(np.float32)
@@ -97,14 +81,6 @@ class Scene:
         self.owned.append(texture)
         return texture
 
-    def _stored(self, name: str):
-        return self.renderer.texture(load_texture(name), name)
-
-    def _mesh(self, *args, **kwargs) -> Mesh:
-        mesh = Mesh(self.renderer.context, *args, **kwargs)
-        self.owned.append(mesh)
-        return mesh
-
     def _kept_mesh(self, name: str, make) -> Mesh:
         """A mesh whose fixed part is the same for all people: made once per renderer."""
         if name not in self.renderer.samplers:
@@ -137,9 +113,10 @@ class Scene:
         self.skin = Item(
             self._kept_mesh("mesh:skin", skin_mesh),
             "skin",
-            PARTS["skin"],
+            PARTS.skin,
             uniforms={
-                "tint": np.array(person.tint),
+                "tone": np.array(person.tone),
+                "mean": face_albedo(person.skin),
                 "lips": np.array(person.lips),
                 "pores": person.pores,
                 "oil": person.oil,
@@ -149,11 +126,11 @@ class Scene:
                 "hair_colour": np.array(person.hair_colour),
             },
             textures={
-                "picture": self._stored(person.skin),
+                "picture": fittings.stored(self.renderer, person.skin),
                 "detail": self.renderer.texture(textures.skin_detail(), "detail", repeat=(True, True)),
-                "lips_mask": self._stored("mask_lips"),
+                "lips_mask": fittings.stored(self.renderer, "mask_lips"),
             },
-            inner_part=PARTS["mouth"],
+            inner_part=PARTS.mouth,
         )
         eye_textures = {
             "iris_map": self._texture(textures.iris_texture(person.iris), (True, False)),
@@ -180,88 +157,34 @@ class Scene:
                     lift=lift,
                 )
                 (self.fillings if still else self.balls).append(item)
-        self.hair = self._hair()
-        self.mouth = self._mouth()
-        count = len(self.brow_plan.length)
-        self.brows = self._strand_item(count, PARTS["brows"], np.array(person.brow_colour), 1.6)
-        self.lashes = self._strand_item(
-            sum(len(p.length) for p in self.lash_plans),
-            PARTS["lashes"],
-            LASH_COLOUR * (1 + 8 * max(person.hair_colour)),
-            1.0,
-        )
+        self.bound: dict[str, Item] = {f"clothes/{person.clothes}": fittings.clothes_item(self.renderer, person)}
+        shown = ("jawOpen", "mouthLowerDownLeft", "mouthUpperUpLeft")
+        if sum(self.expression.get(name, 0) for name in shown) > 0.02:
+            self.bound |= fittings.mouth_items(self.renderer)
+        if person.hair:
+            self.bound[f"hair/{person.hair}"] = fittings.hair_item(self.renderer, person)
+        brow_colour, lash_colour = np.array(person.brow_colour), LASH_COLOUR * (1 + 8 * max(person.hair_colour))
+        self.brows = self._strands(len(self.brow_plan.length), PARTS.brows, brow_colour, 1.6)
+        self.lashes = self._strands(sum(len(p.length) for p in self.lash_plans), PARTS.lashes, lash_colour, 1.0)
+        self.beard_plan = strands.plan_beard(person, beard_area)
+        self.beard = None
+        if self.beard_plan is not None:
+            colour = np.array(person.hair_colour) * (0.8, 0.72, 0.66)
+            self.beard = self._strands(len(self.beard_plan.length), PARTS.hair, colour, 1.6)
+        self.glasses: list[Item] = []
 
-    def _strand_item(self, count: int, part: int, colour: np.ndarray, label_width: float) -> Item:
-        empty = np.zeros((count, strands.SEGMENTS + 1, 3))
-        blank = strands.Strands(empty, empty[..., 0], empty[:, 0], empty[:, 0, 0])
-        rows, triangles = strands.ribbons(blank)
-        mesh = self._mesh(len(rows), triangles, None, layout=STRAND)
-        return Item(
-            mesh,
-            "strand",
-            part,
-            {"hair_colour": colour, "label_width": label_width},
-            casts=False,
-            offset=0.003,
-            wrap=0.3,
-        )
-
-    def _proxy_mesh(self, name: str, proxy: Proxy) -> Mesh:
-        def make() -> Mesh:
-            static = np.zeros((len(proxy.vertex), 9), np.float32)
-            static[:, :2] = proxy.uv
-            return Mesh(self.renderer.context, len(proxy.vertex), proxy.triangles, static)
-
-        return self._kept_mesh(f"mesh:{name}", make)
-
-    def _hair(self) -> Item | None:
-        person = self.person
-        if not person.hair:
-            return None
-        name = f"hair_{person.hair}"
-        pixels = load_texture(name).astype(np.float32) / 255
-        light = (pixels[..., :3] ** 2.2) @ np.array([0.3, 0.59, 0.11], np.float32)
-        mean = float((light * pixels[..., 3]).sum() / pixels[..., 3].sum())
-        return Item(
-            self._proxy_mesh(name, load_pack().proxies[f"hair/{person.hair}"]),
-            "hair",
-            PARTS["hair"],
-            {"hair_colour": np.array(person.hair_colour), "mean": mean, "threshold": HAIR_THRESHOLD},
-            {"picture": self._stored(name)},
-            threshold=HAIR_THRESHOLD,
-            offset=0.008,
-            wrap=0.2,
-        )
-
-    def _mouth(self) -> list[Item]:
-        opened = self.expression.get("jawOpen", 0) + self.expression.get("mouthLowerDownLeft", 0)
-        opened += self.expression.get("mouthUpperUpLeft", 0)
-        if opened < 0.02:
-            return []
-        items = []
-        for name, gloss in (("base", 0.75), ("tongue", 0.6)):
-            texture = "teeth" if name == "base" else "tongue"
-            tint = np.array([0.80, 0.76, 0.68]) if name == "base" else np.array([0.7, 0.55, 0.55])
-            items.append(
-                Item(
-                    self._proxy_mesh(f"teeth_{name}", load_pack().proxies[f"teeth/{name}"]),
-                    "object",
-                    PARTS["mouth"],
-                    {"tint": tint, "gloss": gloss, "metal": 0.0, "cavity": 1.0},
-                    {"picture": self._stored(texture)},
-                    casts=False,
-                )
-            )
-        return items
+    def _strands(self, count: int, part: int, colour: np.ndarray, label_width: float) -> Item:
+        item = fittings.strand_item(self.renderer, count, part, colour, label_width)
+        self.owned.append(item.mesh)
+        return item
 
     # --- motion -------------------------------------------------------------------------------------------------
 
     def items(self) -> list[Item]:
         """All items in drawing order."""
-        out = [self.skin, *self.fillings, *self.balls, *self.mouth]
-        if self.hair is not None:
-            out.append(self.hair)
-        return [*out, self.brows, self.lashes]
+        out = [self.skin, *self.fillings, *self.balls, *self.bound.values(), *self.glasses]
+        hairs = [self.brows, self.lashes] if self.beard is None else [self.beard, self.brows, self.lashes]
+        return out + hairs
 
     def start(self) -> None:
         """Place everything at a straight gaze and trace the capture's ambient light."""
@@ -289,16 +212,17 @@ class Scene:
             self._move_eye(k, axes[k], edge - self.centers[k])
             parts.append(strands.grow_lashes(self.lash_plans[k], edge, self.centers[k], 1 / UNIT))
         self.lashes.mesh.move(strands.ribbons(strands.Strands.join(parts))[0])
-        brows = strands.grow_brows(self.brow_plan, final, normals, 1 / UNIT)
+        brows = strands.grow_hairs(self.brow_plan, final, normals, 1 / UNIT)
         self.brows.mesh.move(strands.ribbons(brows)[0])
         if first:
-            names = [("hair/" + self.person.hair, self.hair)] if self.hair is not None else []
-            names += [("teeth/base", self.mouth[0]), ("teeth/tongue", self.mouth[1])] if self.mouth else []
-            for name, item in names:
-                proxy = pack.proxies[name]
-                placed = self.head.place(bind(proxy, base))
-                rows = np.concatenate([placed, vertex_normals(placed, proxy.faces)], 1)
-                item.mesh.move(rows[proxy.vertex])
+            for name, item in self.bound.items():
+                fittings.place_bound(item, name, self.head, base)
+            if self.beard is not None:
+                beard = strands.grow_hairs(self.beard_plan, final, normals, 1 / UNIT)
+                self.beard.mesh.move(strands.ribbons(beard)[0])
+            if self.person.glasses is not None:
+                self.glasses = fittings.glasses_items(self.renderer, self.person, self.head, final)
+                self.owned += [item.mesh for item in self.glasses]
         return Look(final, gaze, axes)
 
     def _move_eye(self, k: int, axes: np.ndarray, edge: np.ndarray) -> None:

@@ -5,6 +5,7 @@ so that single hairs never break into dots.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,9 @@ from rtgaze_jax.data.heads.people import Person
 from rtgaze_jax.data.heads.shape import vertex_normals
 
 SEGMENTS = 4  # per strand
-BROW_X = np.array([0.13, 0.22, 0.32, 0.42, 0.52, 0.60])  # dm on the unshaped head, nose to temple
-BROW_Y = np.array([7.475, 7.520, 7.555, 7.570, 7.545, 7.490])
-BROW_HALF = np.array([0.040, 0.047, 0.042, 0.034, 0.025, 0.010])
+BROW_X = np.array([0.10, 0.18, 0.26, 0.34, 0.42, 0.50, 0.60])  # dm on the unshaped head, nose to temple
+BROW_Y = np.array([7.372, 7.392, 7.412, 7.424, 7.428, 7.408, 7.350])
+BROW_HALF = np.array([0.036, 0.041, 0.039, 0.034, 0.028, 0.021, 0.010])
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ def _brow_roots() -> Roots:
     pack = load_pack()
     middle = pack.rest[pack.quads].mean(1)
     region = (
-        (middle[:, 1] > 7.36) & (middle[:, 1] < 7.72) & (np.abs(middle[:, 0]) < 0.72) & (np.abs(middle[:, 0]) > 0.05)
+        (middle[:, 1] > 7.26) & (middle[:, 1] < 7.56) & (np.abs(middle[:, 0]) < 0.72) & (np.abs(middle[:, 0]) > 0.05)
     )
     facing = vertex_normals(pack.rest, pack.quads)[pack.quads[:, 0], 2] > 0.1
-    return scatter(np.random.default_rng(7), np.flatnonzero(region & facing & (middle[:, 2] > 1.0)), 9000)
+    return scatter(np.random.default_rng(7), np.flatnonzero(region & facing & (middle[:, 2] > 1.0)), 12000)
 
 
 def _grow(roots: np.ndarray, direction: np.ndarray, bend: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -89,30 +90,31 @@ def _grow(roots: np.ndarray, direction: np.ndarray, bend: np.ndarray, length: np
 
 
 @dataclass(frozen=True)
-class BrowPlan:
-    """The hairs of a person's brows, independent of the expression."""
+class HairPlan:
+    """The hairs of a person's brows or beard, independent of the expression."""
 
     roots: Roots
     direction: np.ndarray
     length: np.ndarray
     width: np.ndarray
     shade: np.ndarray
+    stand: float  # how far the hairs stand off the skin
 
 
-def plan_brows(person: Person) -> BrowPlan:
+def plan_brows(person: Person) -> HairPlan:
     """Choose the brow hairs of a person."""
     brows, roots = person.brows, _brow_roots()
     rng = np.random.default_rng([brows.seed, 3])
     x, y = np.abs(roots.rest[:, 0]), roots.rest[:, 1]
-    s = (x - 0.14) / (0.46 * brows.length)
+    s = (x - 0.11) / (0.47 * brows.length)
     line = np.interp(x, BROW_X, BROW_Y) + brows.height + brows.tilt * 0.12 * (s - 0.4)
     line += 0.03 * (brows.arch - 0.8) * np.exp(-(((s - 0.62) / 0.3) ** 2))
-    half = np.interp(s * 0.46 + 0.14, BROW_X, BROW_HALF) * brows.thickness
+    half = np.interp(s * 0.47 + 0.11, BROW_X, BROW_HALF) * brows.thickness
     off = (y - line) / half
     edge = rng.normal(0, 0.14, len(x))
     inside = (np.abs(off) < 1 + edge) & (s > -0.02 + 0.05 * edge) & (s < 1.0 + 0.05 * edge)
     share = 0.34 * brows.density * np.clip(1.15 - 0.45 * off**2, 0.2, 1) * np.clip((s + 0.12) / 0.22, 0.25, 1)
-    chosen = np.flatnonzero(inside & (rng.random(len(x)) < share * 2.2))
+    chosen = np.flatnonzero(inside & (rng.random(len(x)) < share * 2.6))
     roots, s, off = roots.keep(chosen), s[chosen], off[chosen]
     side = np.sign(roots.rest[:, 0])
     # hairs stand up near the nose, lie along the brow farther out, and meet at its middle line
@@ -121,25 +123,70 @@ def plan_brows(person: Person) -> BrowPlan:
     )
     angle = angle + rng.normal(0, 0.14, len(s))
     direction = np.stack([side * np.cos(angle), np.sin(angle), np.zeros_like(s)], 1)
-    length = rng.uniform(0.045, 0.085, len(s)) * np.interp(s, [0, 0.3, 1], [0.85, 1.0, 0.7])
-    return BrowPlan(
+    length = rng.uniform(0.045, 0.085, len(s)) * np.interp(s, [0, 0.3, 1], [0.85, 1.0, 0.8])
+    return HairPlan(
         roots=roots,
         direction=direction,
         length=length,
-        width=rng.uniform(0.0007, 0.0011, len(s)),
+        width=rng.uniform(0.0010, 0.0016, len(s)),
         shade=np.exp(rng.normal(0, 0.22, len(s))).astype(np.float32),
+        stand=0.28,
     )
 
 
-def grow_brows(plan: BrowPlan, vertices: np.ndarray, normals: np.ndarray, scale: float) -> Strands:
-    """Brow hairs on posed world vertices; `scale` is world units per dm."""
+def grow_hairs(plan: HairPlan, vertices: np.ndarray, normals: np.ndarray, scale: float) -> Strands:
+    """Hairs on posed world vertices; `scale` is world units per dm."""
     root, normal = plan.roots.at(vertices), plan.roots.at(normals)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     along = plan.direction - (plan.direction * normal).sum(1, keepdims=True) * normal
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    points = _grow(root + normal * 0.0004, along + 0.28 * normal, -0.42 * normal, plan.length * scale)
+    stand, curl = plan.stand, -1.5 * plan.stand
+    points = _grow(root + normal * 0.0004, along + stand * normal, curl * normal, plan.length * scale)
     taper = np.linspace(1, 0.35, SEGMENTS + 1)
-    return Strands(points, plan.width[:, None] * scale * 10 * taper / 10, normal, plan.shade)
+    return Strands(points, plan.width[:, None] * scale * taper, normal, plan.shade)
+
+
+@functools.cache
+def _beard_roots() -> Roots:
+    pack = load_pack()
+    middle = pack.rest[pack.quads].mean(1)
+    region = (middle[:, 1] > 6.0) & (middle[:, 1] < 7.35) & (middle[:, 2] > 0.2)
+    normal = vertex_normals(pack.rest, pack.quads)[pack.quads[:, 0]]
+    outside = (normal * (middle - np.array([0, 6.8, 0.7]))).sum(1) > 0
+    return scatter(np.random.default_rng(8), np.flatnonzero(region & outside), 16000)
+
+
+def plan_beard(person: Person, area: Callable[[np.ndarray], np.ndarray]) -> HairPlan | None:
+    """Choose the hairs of a beard, or None; `area` gives its density 0 .. 1 at rest positions.
+
+    Styles: 0 full, 1 moustache and chin, 2 moustache, 3 chin.
+    """
+    if person.beard <= 0:
+        return None
+    roots = _beard_roots()
+    rng = np.random.default_rng([person.brows.seed, 19])
+    x, y = np.abs(roots.rest[:, 0]), roots.rest[:, 1]
+    density = area(roots.rest) ** 2
+    lip = (np.hypot(x / 0.26, (y - 6.60) / 0.085) < 1) & (roots.rest[:, 2] > 1.2)
+    moustache = (y > 6.62) & (x < 0.30)
+    chin = (y < 6.56) & (x < 0.26)
+    shown = {0: np.ones_like(lip), 1: moustache | chin | ((x < 0.30) & (x > 0.22) & (y < 6.7)), 2: moustache, 3: chin}
+    density = density * shown[person.beard_style] * ~lip
+    chosen = np.flatnonzero(rng.random(len(x)) < density * (0.45 + 0.5 * person.stubble))
+    roots = roots.keep(chosen)
+    side, y = np.sign(roots.rest[:, 0]), roots.rest[:, 1]
+    upper = (y > 6.62) & (np.abs(roots.rest[:, 0]) < 0.30)
+    angle = np.where(upper, -0.75, -1.25) + rng.normal(0, 0.28, len(y))
+    direction = np.stack([side * np.cos(angle), np.sin(angle), np.zeros_like(y)], 1)
+    length = person.beard * rng.uniform(0.6, 1.15, len(y)) * np.where(upper, 0.75, 1.0) + 0.012
+    return HairPlan(
+        roots=roots,
+        direction=direction,
+        length=length,
+        width=rng.uniform(0.0012, 0.0019, len(y)),
+        shade=np.exp(rng.normal(0, 0.25, len(y))).astype(np.float32),
+        stand=0.45,
+    )
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,6 @@ def skin_detail() -> np.ndarray:
     pores = cv2.GaussianBlur(np.tile(pores, (3, 3)), (0, 0), 1.4)[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
     height = 0.5 - 0.30 * pores + 0.075 * band(30, 90) + 0.05 * band(8, 30)
     mottle = 0.5 + 0.13 * band(1, 6) + 0.10 * band(6, 26) + 0.05 * band(26, 90)
-    spots = np.clip(band(5, 15) * 0.7 + band(12, 30) * 0.6 - 1.25, 0, 1)
+    spots = np.clip(band(12, 34) * 0.8 + band(5, 12) * 0.3 - 1.1, 0, 1)
     lines = 0.5 + 0.16 * band(40, 150)
     return (np.clip(np.stack([height, mottle, spots, lines], -1), 0, 1) * 255).astype(np.uint8)

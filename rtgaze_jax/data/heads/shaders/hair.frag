@@ -12,10 +12,12 @@ in vec4 ambient;
 out vec4 colour;
 void main() {
     vec4 t = texture(picture, uv);
+    t.a *= 1.0 - mark.x;
     if (fringe < 0.5 ? t.a < threshold : (t.a >= threshold || t.a < 0.03)) discard;
     vec3 v = normalize(camera - position), n = normalize(normal);
     if (dot(n, v) < 0.0) n = -n;
-    float shade = clamp(dot(pow(t.rgb, vec3(2.2)), vec3(0.3, 0.59, 0.11)) / mean, 0.25, 2.6);
+    float shade = dot(pow(t.rgb, vec3(2.2)), vec3(0.3, 0.59, 0.11)) / mean;
+    shade = 0.35 + 1.45 * shade / (1.2 + shade);
     vec3 albedo = hair_colour * mix(1.0, shade, 0.85);
     float lit = key_shadow(position, 0.004);
     float ndl = clamp((dot(n, key_direction) + 0.35) / 1.8, 0.0, 1.0);
@@ -25,8 +27,8 @@ void main() {
     vec3 h = normalize(v + key_direction);
     float th = dot(along, h);
     float s = sqrt(max(1.0 - th * th, 0.0));
-    float glint = pow(s, 90.0) * 0.035 + pow(s, 22.0) * 0.12 * max(hair_colour.r, 0.02);
+    float glint = pow(s, 90.0) * 0.022 + pow(s, 22.0) * 0.10 * max(hair_colour.r, 0.012);
     c += key_colour * lit * glint * shade * clamp(dot(n, key_direction) + 0.3, 0.0, 1.0);
-    c += fetch_environment(reflect(-v, n), 4.5) * fresnel(max(dot(n, v), 0.0), 0.03) * 0.4 * ambient.a * shade;
+    c += fetch_environment(reflect(-v, n), 4.5) * (0.010 + 0.05 * fresnel(max(dot(n, v), 0.0), 0.0)) * ambient.a * ambient.a * shade;
     colour = vec4(max(c, 0.0), fringe < 0.5 ? 1.0 : t.a / threshold);
 }

@@ -11,7 +11,7 @@ in vec4 mark;
 layout(location = 0) out float ray;
 layout(location = 1) out float id;
 void main() {
-    if (threshold > 0.0 && texture(picture, uv).a < threshold) discard;
+    if (threshold > 0.0 && texture(picture, uv).a * (1.0 - mark.x) < threshold) discard;
     ray = length(position - camera);
     id = (mark.z > 0.5 ? inner_part : part) / 255.0;
 }

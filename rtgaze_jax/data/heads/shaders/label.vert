@@ -1,5 +1,6 @@
 #version 330
 uniform mat4 projection;
+uniform float nearer;   // clip depth taken off, so that clothes win over the skin below them
 in vec3 in_position;
 in vec2 in_uv;
 in vec4 in_mark;
@@ -11,4 +12,5 @@ void main() {
     uv = in_uv;
     mark = in_mark;
     gl_Position = projection * vec4(in_position, 1.0);
+    gl_Position.z -= nearer * gl_Position.w;
 }

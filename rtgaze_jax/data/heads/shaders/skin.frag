@@ -3,7 +3,8 @@
 uniform sampler2D picture;    // sRGB albedo of the head's chart
 uniform sampler2D detail;     // pores, mottling, freckles, fine lines
 uniform sampler2D lips_mask;
-uniform vec3 tint;
+uniform vec3 tone;            // mean albedo of this face
+uniform vec3 mean;            // mean albedo of the texture's face
 uniform vec3 lips;
 uniform float pores;
 uniform float oil;
@@ -34,11 +35,11 @@ void main() {
     float depth = 0.00045 * pores * (1.0 - 0.8 * wet) * (1.0 - 0.6 * lid);
     vec3 n = normalize(abs(det) * n0 - depth * slope + 1e-9 * n0);
 
-    vec3 albedo = pow(texture(picture, uv).rgb, vec3(2.2)) * tint;
+    vec3 albedo = tone * pow(pow(texture(picture, uv).rgb, vec3(2.2)) / mean, vec3(0.85));
     albedo = mix(albedo, albedo * lips, lip);
     float blood = (fine.g * 0.5 + broad.g - 0.75) * (1.0 - mark.w);
     albedo *= exp(-blood * redness * vec3(0.12, 0.42, 0.38) - (1.0 - fine.r) * 0.16 * pores * vec3(0.7, 1.0, 1.0) + 0.08 * pores * vec3(0.7, 1.0, 1.0));
-    float spot = clamp(fine.b * 1.2 + broad.b, 0.0, 1.0) * freckles * smoothstep(6.4, 6.9, rest.y) * (1.0 - lip);
+    float spot = clamp(fine.b * 1.5, 0.0, 1.0) * smoothstep(0.35, 0.65, broad.g) * freckles * smoothstep(6.4, 6.9, rest.y) * (1.0 - lip);
     albedo *= exp(-spot * vec3(0.45, 0.95, 1.25));
     // lid edge: a little redder; the wet rim is pink mucosa
     albedo *= mix(vec3(1.0), vec3(0.86, 0.70, 0.68), lid * (1.0 - wet) * 0.85);

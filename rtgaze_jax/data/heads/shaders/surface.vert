@@ -1,5 +1,6 @@
 #version 330
 uniform mat4 projection;
+uniform float nearer;   // clip depth taken off, so that clothes win over the skin below them
 in vec3 in_position;
 in vec3 in_normal;
 in vec2 in_uv;
@@ -17,4 +18,5 @@ void main() {
     mark = in_mark;
     ambient = in_ambient;
     gl_Position = projection * vec4(in_position, 1.0);
+    gl_Position.z -= nearer * gl_Position.w;
 }

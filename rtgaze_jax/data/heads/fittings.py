@@ -1,0 +1,132 @@
+"""What a head wears, as items for the renderer: hair, teeth, clothes, glasses, beard. Placed once per capture."""
+
+import numpy as np
+
+from rtgaze_jax.data.heads import glasses, strands
+from rtgaze_jax.data.heads.assets import load_pack, load_texture
+from rtgaze_jax.data.heads.gl import STRAND, Mesh
+from rtgaze_jax.data.heads.people import Person
+from rtgaze_jax.data.heads.renderer import Item, Renderer
+from rtgaze_jax.data.heads.shape import UNIT, Head, bind, vertex_normals
+from rtgaze_jax.data.record import PARTS
+
+HAIR_THRESHOLD = 0.55
+CLOTHES_NEARER = 0.0035  # in clip depth: about 6 mm, so that the skin below does not show through
+EAR_REST = ((0.735, 7.375, 0.42), (-0.735, 7.375, 0.42))  # where temples lie on the unshaped head, dm
+GREY = np.full((4, 4, 4), 255, np.uint8)
+
+
+def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """Smooth step from 0 at low to 1 at high; falls if low > high."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def over_eyes(rest: np.ndarray) -> np.ndarray:
+    """How much hair at rest positions [n, 3] (dm) is cut away because it would hang over the eyes, 0 .. 1."""
+    x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
+    hem = 7.50 + 0.05 * np.cos(9 * rest[:, 0])
+    return smoothstep(0.06, -0.04, y - hem) * smoothstep(0.78, 0.66, x) * smoothstep(0.85, 1.0, z)
+
+
+def bound_mesh(renderer: Renderer, name: str) -> Mesh:
+    """The mesh of a proxy ("hair/short01"); its fixed part is the same for all people, so it is made once."""
+    key = f"mesh:{name}"
+    if key not in renderer.samplers:
+        proxy = load_pack().proxies[name]
+        static = np.zeros((len(proxy.vertex), 9), np.float32)
+        static[:, :2] = proxy.uv
+        if name.startswith("hair/"):
+            static[:, 5] = over_eyes(bind(proxy, load_pack().vertices))[proxy.vertex]
+        renderer.samplers[key] = Mesh(renderer.context, len(proxy.vertex), proxy.triangles, static)
+    return renderer.samplers[key]
+
+
+def stored(renderer: Renderer, name: str):
+    """A texture of the pack on the GPU."""
+    return renderer.texture(load_texture(name), name)
+
+
+def place_bound(item: Item, name: str, head: Head, base: np.ndarray) -> None:
+    """Move a bound mesh to posed base vertices."""
+    proxy = load_pack().proxies[name]
+    placed = head.place(bind(proxy, base))
+    item.mesh.move(np.concatenate([placed, vertex_normals(placed, proxy.faces)], 1)[proxy.vertex])
+
+
+def hair_item(renderer: Renderer, person: Person) -> Item:
+    """Hair cards."""
+    name = f"hair_{person.hair}"
+    pixels = load_texture(name).astype(np.float32) / 255
+    light = (pixels[..., :3] ** 2.2) @ np.array([0.3, 0.59, 0.11], np.float32)
+    mean = float((light * pixels[..., 3]).sum() / pixels[..., 3].sum())
+    return Item(
+        bound_mesh(renderer, f"hair/{person.hair}"),
+        "hair",
+        PARTS.hair,
+        {"hair_colour": np.array(person.hair_colour), "mean": mean, "threshold": HAIR_THRESHOLD},
+        {"picture": stored(renderer, name)},
+        threshold=HAIR_THRESHOLD,
+        offset=0.008,
+        wrap=0.2,
+    )
+
+
+def mouth_items(renderer: Renderer) -> dict[str, Item]:
+    """Teeth and tongue."""
+    looks = {"teeth/base": ("teeth", (0.80, 0.76, 0.68), 0.75), "teeth/tongue": ("tongue", (0.7, 0.55, 0.55), 0.6)}
+    return {
+        name: Item(
+            bound_mesh(renderer, name),
+            "object",
+            PARTS.mouth,
+            {"tint": np.array(tint), "gloss": gloss, "metal": 0.0, "cavity": 1.0},
+            {"picture": stored(renderer, texture)},
+            casts=False,
+        )
+        for name, (texture, tint, gloss) in looks.items()
+    }
+
+
+def clothes_item(renderer: Renderer, person: Person) -> Item:
+    """A collar."""
+    uniforms = {"tint": np.array(person.clothes_tint), "gloss": 0.05, "metal": 0.0, "cavity": 0.6}
+    return Item(
+        bound_mesh(renderer, f"clothes/{person.clothes}"),
+        "object",
+        PARTS.clothes,
+        uniforms | {"nearer": CLOTHES_NEARER},
+        {"picture": stored(renderer, f"clothes_{person.clothes}")},
+        offset=0.006,
+    )
+
+
+def glasses_items(renderer: Renderer, person: Person, head: Head, final: np.ndarray) -> list[Item]:
+    """Frame and lenses, fitted to posed final vertices (world units)."""
+    pack = load_pack()
+    face = final * UNIT + head.origin
+    ears = np.array([face[np.linalg.norm(pack.rest - spot, axis=1).argmin()] for spot in EAR_REST])
+    eyes = np.stack([eye.center for eye in head.eyes])
+    built = glasses.build(person.glasses, eyes, head.eyes[0].radius, face, ears)
+    items = []
+    for (vertices, normals, triangles), lens in ((built.frame, False), (built.lenses, True)):
+        mesh = Mesh(renderer.context, len(vertices), triangles, np.zeros((len(vertices), 9), np.float32))
+        mesh.move(np.concatenate([head.place(vertices), normals], 1))
+        if lens:
+            items.append(Item(mesh, "lens", 0, {"absorb": person.glasses.tint}, casts=False))
+        else:
+            metal = person.glasses.metal
+            look = {"tint": np.array(person.glasses.colour), "gloss": 0.7, "metal": metal, "cavity": 0.3}
+            white = {"picture": renderer.white}
+            items.append(Item(mesh, "object", PARTS.glasses, look, white, offset=0.004))
+    return items
+
+
+def strand_item(renderer: Renderer, count: int, part: int, colour: np.ndarray, label_width: float) -> Item:
+    """An empty item for `count` hairs."""
+    empty = np.zeros((count, strands.SEGMENTS + 1, 3))
+    blank = strands.Strands(empty, empty[..., 0], empty[:, 0], empty[:, 0, 0])
+    rows, triangles = strands.ribbons(blank)
+    mesh = Mesh(renderer.context, len(rows), triangles, None, layout=STRAND)
+    uniforms = {"hair_colour": colour, "label_width": label_width}
+    return Item(mesh, "strand", part, uniforms, casts=False, offset=0.003, wrap=0.3)
