@@ -12,8 +12,13 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtgaze_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from rtgaze_jax.inference.photo import Photo
+    from rtgaze_jax.inference.redirector import Redirector
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rtgaze_jax.inference.photo import read_photo
 
-    if len(outputs) == 1:  # a wrong file is told before anything slow starts
-        read_photo(next(iter(outputs)))
+    # a wrong file is told before anything slow starts
+    only = read_photo(next(iter(outputs))) if len(outputs) == 1 else None
 
     from rtgaze_jax.inference.redirector import GazeWarning, load
 
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", GazeWarning)
             try:
-                gazes = _redirect(model, photo, out, args)
+                gazes = _redirect(model, only or read_photo(photo), out, args)
             except UserError as error:
                 if len(outputs) == 1:
                     raise
@@ -73,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _redirect(model, photo: Path, out: Path, args: argparse.Namespace) -> list[tuple[float, float]]:
+def _redirect(model: "Redirector", photo: "Photo", out: Path, args: argparse.Namespace) -> list[tuple[float, float]]:
     """Redirects one photo's face or faces and writes the result; returns the gazes used, (pitch, yaw) in degrees."""
-    from rtgaze_jax.inference.photo import Photo, read_photo, write_photo
+    from rtgaze_jax.inference.photo import Photo, write_photo
     from rtgaze_jax.inference.provenance import Edit
 
     def look(face):
@@ -85,19 +90,18 @@ def _redirect(model, photo: Path, out: Path, args: argparse.Namespace) -> list[t
 
     edit = None if args.no_provenance else Edit()
     if args.face == "all" and not args.face_only:
-        source = read_photo(photo)
-        pixels, gazes = source.pixels, []
-        for face in model.encode_all(source):
+        pixels, gazes = photo.pixels, []
+        for face in model.encode_all(photo):
             result = look(face)
             pixels = result.paste(pixels)
             gazes.append(result.gaze)
-        write_photo(out, pixels, source, edit)
+        write_photo(out, pixels, photo, edit)
         return gazes
     result = look(model.encode(photo, face=None if args.face is None else int(args.face)))
     if args.face_only:
         write_photo(out, result.face, Photo(result.face), edit)
     else:
-        write_photo(out, result.image, result.source.photo, edit)
+        write_photo(out, result.image, photo, edit)
     return [result.gaze]
 
 

@@ -47,13 +47,15 @@ def facing(face: Face) -> Float[np.ndarray, "3"]:
 def crop_matrix(face: Face, size: int) -> Float[np.ndarray, "2 3"]:
     """The similarity from photo pixels to pixels of the upright `size` x `size` crop (continuous coordinates)."""
     mouth = face.landmarks[list(mesh.MOUTH_CORNERS)].mean(0).astype(np.float64)
-    matrix = face_crop_matrix(
-        corner_midpoints(face),
-        mouth,
-        size,
-        eye_midpoint=EYE_MIDPOINT,
-        mouth_midpoint=MOUTH_MIDPOINT,
-        eye_distance=EYE_DISTANCE,
+    matrix = np.array(
+        face_crop_matrix(
+            corner_midpoints(face),
+            mouth,
+            size,
+            eye_midpoint=EYE_MIDPOINT,
+            mouth_midpoint=MOUTH_MIDPOINT,
+            eye_distance=EYE_DISTANCE,
+        )
     )
     matrix[:, 2] += CENTRE_DEPTH * size * _in_crop(facing(face), matrix)
     return matrix

@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rtgaze_jax.geometry.normalize import invert_affine
 from rtgaze_jax.inference import mesh
 from rtgaze_jax.inference.face import Face
-from rtgaze_jax.inference.warp import apply, compose, shifting, warp
+from rtgaze_jax.inference.warp import apply, compose, invert, shifting, warp
 
 # Distances from the opening of the eye, in eye widths (outer to inner corner):
 _FULL = 0.10  # the patch counts fully up to here (lids, lashes),
@@ -182,7 +181,7 @@ def paste_eyes(
         if area is None or strength <= 0:
             continue
         photo = pixels[area.window].astype(np.float32)
-        to_area = compose(shifting(-area.x, -area.y), invert_affine(matrix))
+        to_area = compose(shifting(-area.x, -area.y), invert(matrix))
         height, width = area.distance.shape
         new = warp(patch.astype(np.float32), to_area, (width, height))
         corners = apply(compose(matrix, shifting(area.x, area.y)), np.array([[0, 0], [width, height]], np.float64))

@@ -73,7 +73,7 @@ def stages(face: EncodedFace, pitch: float, yaw: float) -> np.ndarray:
     out = face.redirect(pitch, yaw)
     masks = np.zeros(face.photo.pixels.shape[:2], np.float32)
     for side in (0, 1):
-        area = blend.eye_area(face.found, side, masks.shape)
+        area = blend.eye_area(face.found, side, face.photo.pixels.shape[:2])
         if area is not None:
             masks[area.window] = np.maximum(masks[area.window], blend.mask(area))
     tinted = out.image * (1 - 0.5 * masks[..., None]) + np.array([0, 255, 0]) * 0.5 * masks[..., None]

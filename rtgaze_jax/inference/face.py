@@ -19,9 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtgaze_jax.geometry.normalize import invert_affine
 from rtgaze_jax.inference import mesh
-from rtgaze_jax.inference.warp import apply, compose, scaling, shifting, warp
+from rtgaze_jax.inference.warp import apply, compose, invert, scaling, shifting, warp
 
 MODELS = Path(__file__).parent.parent / "weights" / "shipped" / "faces"
 _LOCK = threading.Lock()  # an interpreter holds one input at a time
@@ -137,7 +136,7 @@ def detect(image: np.ndarray) -> np.ndarray:
         to_input = compose(scaling(_DETECTOR_SIZE / side, _DETECTOR_SIZE / side), shifting(-x, -y))
         pixels = warp(
             reduced,
-            compose(to_input, invert_affine(to_reduced)),
+            compose(to_input, invert(to_reduced)),
             (_DETECTOR_SIZE, _DETECTOR_SIZE),
             "zero",
             cv2.INTER_LINEAR,
@@ -201,7 +200,7 @@ def _eye(image: np.ndarray, points: np.ndarray, side: int) -> tuple[np.ndarray, 
     matrix = _to_input(_region(np.stack([left, right]), left, right, _EYE_TO_IRIS), _IRIS_SIZE, mirror=side == 0)
     pixels = warp(image, matrix, (_IRIS_SIZE, _IRIS_SIZE), "zero", cv2.INTER_LINEAR)
     contour, iris = _run("iris_landmark", pixels.astype(np.float32) / 255)
-    back = invert_affine(matrix)  # the network knows right eyes only, so the left one is shown mirrored
+    back = invert(matrix)  # the network knows right eyes only, so the left one is shown mirrored
     iris = iris.reshape(-1, 3)[
         [0, 3, 2, 1, 4] if side == 0 else slice(None)
     ]  # rim points: image right, top, left, bottom
@@ -214,7 +213,7 @@ def _mesh(image: np.ndarray, region: tuple[np.ndarray, float, float]) -> tuple[n
     pixels = warp(image, matrix, (_MESH_SIZE, _MESH_SIZE), "zero", cv2.INTER_LINEAR)
     raw, logit = _run("face_landmark", pixels.astype(np.float32) / 255)
     raw = raw.reshape(-1, 3)
-    points = apply(invert_affine(matrix), raw[:, :2])
+    points = apply(invert(matrix), raw[:, :2])
     return np.concatenate([points, raw[:, 2:] * (region[1] / _MESH_SIZE)], 1), float(_sigmoid(logit).ravel()[0])
 
 

@@ -31,7 +31,7 @@ from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that only the first run ever pays for compilation."""
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values.get("jax_compilation_cache_dir"):
         return  # the user chose a place
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "rtgaze_jax" / "xla"

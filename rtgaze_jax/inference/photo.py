@@ -32,7 +32,7 @@ class Photo:
 
     pixels: u8[H, W, 3] RGB, upright. alpha: u8[H, W] or None. grey: it was a greyscale file. exif, icc, xmp: metadata
     as bytes, orientation already applied. jpeg: quantisation tables and chroma subsampling of an upright JPEG, or
-    None.
+    None. name: what to call it in messages.
     """
 
     pixels: np.ndarray
@@ -42,11 +42,12 @@ class Photo:
     icc: bytes = b""
     xmp: bytes = b""
     jpeg: dict | None = None
+    name: str = "the photo"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey images of more than 8 bits (modes I;16, I, F) as mode L."""
-    values = np.asarray(image, np.float32)
+    values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are not numbers")
     peak = float(values.max(initial=0))
@@ -85,7 +86,7 @@ def _decode(image: Image.Image) -> Photo:
         upright, image_up = True, image
     exif, icc, xmp = _metadata(image)
     jpeg = None
-    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and upright:
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB") and upright:
         jpeg = {"qtables": image.quantization, "subsampling": max(0, JpegImagePlugin.get_sampling(image))}
     if image_up.mode.startswith("I") or image_up.mode == "F":
         image_up = _eight_bits(image_up)
@@ -109,7 +110,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
             with Image.open(path, formats=_READABLE) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return _decode(image)
+                return dataclasses.replace(_decode(image), name=str(path))
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller first") from None
     except Image.UnidentifiedImageError:
@@ -179,7 +180,7 @@ def write_photo(path: str | os.PathLike, pixels: np.ndarray, source: Photo, edit
             tags.load(exif)
         if xmp:
             tags[_XMP] = xmp
-        exif = tags
+        options["exif"] = tags
     elif kind == "PNG":
         text = PngImagePlugin.PngInfo()
         if xmp:
@@ -191,7 +192,7 @@ def write_photo(path: str | os.PathLike, pixels: np.ndarray, source: Photo, edit
         options |= {"lossless": True, "quality": 60}
     if kind in ("JPEG", "WEBP") and xmp:
         options["xmp"] = xmp
-    if exif:
+    if exif and kind != "TIFF":
         options["exif"] = exif
     with atomic_path(path) as temporary:
         image.save(temporary, format=kind, **options)

@@ -19,6 +19,11 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a 2x3 affine matrix."""
+    return np.asarray(invert_affine(matrix))
+
+
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
     """The 2x3 matrix that applies `first`, then `second`."""
     return np.concatenate([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]], 1)
@@ -54,7 +59,7 @@ def warp(
     `border` "edge" or "zero".
     """
     width, height = size
-    corners = apply(invert_affine(matrix), np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
+    corners = apply(invert(matrix), np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
     margin = 4 + 4 / max(scale_of(matrix), 1e-6)
     low = np.floor(corners.min(0) - margin).astype(int)
     high = np.ceil(corners.max(0) + margin).astype(int)
@@ -70,6 +75,10 @@ def warp(
     finer = 2 if scale_of(matrix) < 0.99 else 1  # what is left is below 2: sample twice as densely, then average
     matrix = compose(scaling(finer, finer), matrix)
     result = cv2.warpAffine(
-        image, opencv_affine(matrix), (width * finer, height * finer), flags=interpolation, borderMode=_BORDERS[border]
+        image,
+        np.asarray(opencv_affine(matrix)),
+        (width * finer, height * finer),
+        flags=interpolation,
+        borderMode=_BORDERS[border],
     )
     return cv2.resize(result, size, interpolation=cv2.INTER_AREA) if finer > 1 else result
