@@ -60,15 +60,19 @@ class Student:
         agreement = _agreement(out, camera, other, aside, batch["target_face_mask"])
         return jax.device_get(out | {"consistency_3d": agreement})
 
-    def path(self, batch: Batch, gazes: Float[np.ndarray, "t 2"]) -> dict[str, np.ndarray]:
-        """The first pair's source looking along each of `gazes` (head frame, radians), seen by the target camera."""
-        first = {k: batch[k][:1] for k in (*_LABELS, "source_image")}
+    def path(self, batch: Batch, gazes: Float[np.ndarray, "t 2"]) -> np.ndarray:
+        """Images uint8 [t, S, S, 3] of the first pair's source looking along `gazes` (head frame, radians), seen by the
+        target camera. They are made as many at a time as the batch has rows."""
+        rows = len(batch["source_image"])
+        repeated = {k: np.repeat(batch[k][:1], rows, 0) for k in (*_LABELS, "source_image")}
         frames = []
-        for gaze in np.asarray(gazes, np.float32):
-            moved = _moved({k: first[k] for k in _LABELS} | {"target_gaze": gaze[None]}, self.config.frame)
-            scene = _student_scene(self.params, self.config, first["source_image"], moved, self.own_eyes)
-            frames.append(jax.device_get(_student_view(self.params, self.config, scene, moved["target_camera"])))
-        return {name: np.concatenate([f[name] for f in frames]) for name in frames[0]}
+        for first in range(0, len(gazes), rows):
+            wanted = np.minimum(np.arange(first, first + rows), len(gazes) - 1)
+            labels = {k: repeated[k] for k in _LABELS} | {"target_gaze": gazes[wanted].astype(np.float32)}
+            moved = _moved(labels, self.config.frame)
+            scene = _student_scene(self.params, self.config, repeated["source_image"], moved, self.own_eyes)
+            frames.append(np.asarray(_student_view(self.params, self.config, scene, moved["target_camera"])["image"]))
+        return np.concatenate(frames)[: len(gazes)]
 
 
 class Portrait:

@@ -14,11 +14,12 @@ from rtgaze_jax.data.record import Grid, Record
 from rtgaze_jax.evaluation import protocol, run
 from rtgaze_jax.evaluation.gaze import Estimator
 from rtgaze_jax.evaluation.predictors import Predictor, Student, load_baselines
+from rtgaze_jax.evaluation.run import CHUNK
 from rtgaze_jax.evaluation.scores import score, truth_of
 from rtgaze_jax.geometry.camera import FOCAL, FRONTAL_POSE
 from rtgaze_jax.models.config import ModelConfig
 
-GAZES, VIEWS, CHUNK = 5, 3, 8
+GAZES, VIEWS = 5, 3
 BRIEF = ("gaze_error_deg", "gaze_error_label_deg", "head_error_deg", "psnr_face", "psnr_eyes", "identity")
 
 
@@ -55,7 +56,7 @@ def quick_evaluate(
     rendered = time.monotonic()
     grid = Grid(len(records) // (GAZES * VIEWS), GAZES, VIEWS)
     chosen = protocol.from_records(records, grid, min(pairs, protocol.most_pairs(grid)))
-    measured = run.measure(chosen, methods, estimator, chunk=CHUNK)
+    measured = run.measure(chosen, methods, estimator)
     found = run.result(measured, chosen, {})
     seconds = {"prepare": round(rendered - began, 1), "measure": round(time.monotonic() - rendered, 1)}
     print(json.dumps(brief(found) | {"seconds": seconds}), flush=True)

@@ -85,7 +85,7 @@ def truth_of(batch: Batch, estimator: Estimator) -> dict[str, Any]:
         "estimate": estimator(image, eyes),
         "embedding": face_embeddings(image, points),
         "lite0": lite0_features(image),
-        "iris": np.asarray(iris_positions(image, batch["target_parts"], eyes)),
+        "iris": np.asarray(iris_positions(image, batch["target_parts"])),
     }
 
 
@@ -106,7 +106,7 @@ def score(prediction: dict[str, np.ndarray], batch: Batch, truth: dict[str, Any]
         "depth_error_mm": nothing,
         "consistency_3d": prediction.get("consistency_3d", nothing),
         "lite0": lite0_features(image),
-        "iris": iris_positions(image, batch["target_parts"], truth["eyes"]),
+        "iris": iris_positions(image, batch["target_parts"]),
     }
     if "depth" in prediction:
         known = batch["target_face_mask"] & (batch["target_depth"] > 0)
@@ -129,25 +129,29 @@ def _pixel_scores(image, truth, face, eyes):
 
 
 @jax.jit
-def iris_positions(
-    image: UInt8[Array, "b S S 3"], parts: UInt8[Array, "b S S"], eyes: Float[Array, "b 2 2"]
-) -> Float[Array, "b 2 2"]:
-    """Centroids of what is darker than the mean inside each visible eyeball, relative to the eye's centre.
+def iris_positions(image: UInt8[Array, "b S S 3"], parts: UInt8[Array, "b S S"]) -> Float[Array, "b 2 2"]:
+    """Where the iris is in each visible eyeball: the centroid of what is darker than the mean, relative to the
+    centroid of all its pixels, so that an eye of one colour says 0.
 
     Normalised image coordinates, eyes in the order (left, right); NaN for an eye that is hardly visible.
     """
     grey = image.astype(jnp.float32).mean(-1) / 255
     line = (jnp.arange(image.shape[1]) + 0.5) / image.shape[1]
-    centroids = []
+    found = []
+
+    def centroid(weight: Float[Array, "b S S"]) -> Float[Array, "b 2"]:
+        total = jnp.maximum(weight.sum((1, 2)), 1e-9)
+        return jnp.stack([(weight.sum(1) * line).sum(-1), (weight.sum(2) * line).sum(-1)], -1) / total[:, None]
+
     for part in (PARTS.left_eye, PARTS.right_eye):
         ball = (parts == int(part)).astype(jnp.float32)
         pixels = ball.sum((1, 2))
         mean = (grey * ball).sum((1, 2)) / jnp.maximum(pixels, 1)
         dark = jnp.maximum(mean[:, None, None] - grey, 0) * ball
-        total = jnp.maximum(dark.sum((1, 2)), 1e-9)
-        at = jnp.stack([(dark.sum(1) * line).sum(-1), (dark.sum(2) * line).sum(-1)], -1) / total[:, None]
-        centroids.append(jnp.where((pixels > _EYE_SHARE * parts[0].size)[:, None], at, jnp.nan))
-    return jnp.stack(centroids, 1) - eyes
+        blank = (dark.sum((1, 2)) < 1e-3 * pixels)[:, None]
+        offset = jnp.where(blank, 0.0, centroid(dark) - centroid(ball))
+        found.append(jnp.where((pixels > _EYE_SHARE * parts[0].size)[:, None], offset, jnp.nan))
+    return jnp.stack(found, 1)
 
 
 def second_difference(frames: Float[np.ndarray, "t ..."]) -> Float[np.ndarray, "..."]:
