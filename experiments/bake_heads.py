@@ -124,7 +124,11 @@ def refine(quads, corners, vertices, eye_centres):
     first, quads1 = catmull_clark(quads, len(vertices), fixed_border=False)
     uv1, origin1 = split_uv(corners), np.repeat(np.arange(len(quads)), 4)
     middle = (first @ vertices)[quads1].mean(1)
-    near = np.min([np.linalg.norm((middle - c) / (1.45, 1.15, 1.6), axis=1) for c in eye_centres], 0) < 0.19
+    near = np.zeros(len(quads1), bool)
+    for centre in eye_centres:
+        offset = middle - centre
+        # the lids and their folds, not the socket behind the eyeball
+        near |= (np.linalg.norm(offset / (1.3, 0.95, 1.6), axis=1) < 0.19) & (offset[:, 2] > -0.02)
     second, quads2 = catmull_clark(quads1[near], first.shape[0], fixed_border=True)
     matrix = (second @ first).tocsr()
     quads = np.concatenate([quads1[~near], quads2])

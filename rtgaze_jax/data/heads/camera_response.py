@@ -1,12 +1,14 @@
 """What a camera does to a picture after the lens: exposure and tone per capture, blur, noise and JPEG per image."""
 
+import functools
+
 import cv2
 import numpy as np
 
 from rtgaze_jax.data.heads.light import Light
 from rtgaze_jax.data.heads.renderer import Develop
 
-NOISE_SIZE = 701  # side of the stored noise field; prime, so that shifted copies do not line up
+NOISE_SIZE = 1100  # side of the stored noise field
 
 
 def make_develop(rng: np.random.Generator, light: Light, augment: bool) -> Develop:
@@ -21,17 +23,15 @@ def make_develop(rng: np.random.Generator, light: Light, augment: bool) -> Devel
     return Develop(np.asarray(balance * exposure, float), float(contrast), float(saturation), float(lift))
 
 
-_NOISE: dict[str, np.ndarray] = {}
-
-
-def _noise() -> np.ndarray:
-    if "field" not in _NOISE:
-        _NOISE["field"] = np.random.default_rng(90210).normal(size=(NOISE_SIZE, NOISE_SIZE, 3)).astype(np.float32)
-    return _NOISE["field"]
+@functools.cache
+def _noise(grain: bool) -> np.ndarray:
+    """Unit noise [NOISE_SIZE, NOISE_SIZE, 3]; `grain` is noise that the camera has smoothed."""
+    field = np.random.default_rng(90210).normal(size=(NOISE_SIZE, NOISE_SIZE, 3)).astype(np.float32)
+    return cv2.GaussianBlur(field, (0, 0), 0.7) * 1.7 if grain else field
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Seeded lens blur, sensor noise and JPEG of one uint8 RGB image."""
+    """Seeded lens blur, sensor noise and JPEG of one uint8 RGB image [R, R, 3]."""
     out = image
     resolution = image.shape[0]
     sigma = abs(rng.normal(0, 0.55)) * resolution / 512
@@ -39,14 +39,15 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         out = cv2.GaussianBlur(out, (0, 0), sigma)
     level = rng.gamma(1.2, 1.5)
     if level > 0.4:
-        oy, ox = rng.integers(NOISE_SIZE, size=2)
-        rows, columns = (np.arange(resolution) + oy) % NOISE_SIZE, (np.arange(resolution) + ox) % NOISE_SIZE
-        field = _noise()[rows[:, None], columns[None]]
-        if rng.random() < 0.5:
-            field = cv2.GaussianBlur(field, (0, 0), 0.7) * 1.6
-        pixels = out.astype(np.float32)
-        amount = level * (0.6 + 0.4 * np.sqrt(pixels.mean(-1, keepdims=True) / 128))
-        out = np.clip(pixels + field * amount + 0.5, 0, 255).astype(np.uint8)
+        field = _noise(rng.random() < 0.5)
+        if resolution > NOISE_SIZE:
+            field = np.tile(field, (-(-resolution // NOISE_SIZE),) * 2 + (1,))
+        top, left = rng.integers(0, max(len(field) - resolution, 0) + 1, size=2)
+        window = field[top : top + resolution, left : left + resolution]
+        # brighter pixels count more photons and so more noise
+        strength = (level * (0.6 + 0.4 * np.sqrt(np.arange(256) / 128))).astype(np.float32)
+        noisy = cv2.multiply(cv2.LUT(out, strength), window)
+        out = cv2.add(out, noisy, dtype=cv2.CV_8U)
     if rng.random() < 0.6:
         quality = int(rng.integers(55, 97))
         encoded = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]

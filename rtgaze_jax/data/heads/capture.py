@@ -4,6 +4,7 @@ All images of a capture share expression, light, exposure, tone, white balance a
 camera only (and in sensor noise, blur and JPEG). Everything follows from (split, person, capture).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +155,7 @@ def sample_gaze(rng: np.random.Generator, camera: np.ndarray, middle: np.ndarray
     return np.clip(gaze, (-PITCH_RANGE, -YAW_RANGE), (PITCH_RANGE, YAW_RANGE)), distance
 
 
+@functools.cache
 def landmark_vertices() -> list[int]:
     """Final vertices of the landmarks on the skin, in the order of _POINTS."""
     pack = load_pack()

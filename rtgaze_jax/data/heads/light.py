@@ -102,14 +102,14 @@ def make_light(rng: np.random.Generator) -> Light:
     for _ in range(rng.integers(1, 4)):
         azimuth = rng.normal(0, 0.75)
         center = unit(azimuth, rng.uniform(-0.05, 0.75))
-        size = (rng.uniform(0.10, 0.5), rng.uniform(0.12, 0.55))
-        power = rng.uniform(0.7, 2.2) / (size[0] * size[1] * 4 + 0.12)
+        size = (rng.uniform(0.06, 0.42), rng.uniform(0.08, 0.48))
+        power = rng.uniform(0.6, 2.0) / (size[0] * size[1] * 4 + 0.05)
         _window(env, center, size, power * temperature(rng, 0.25), int(rng.integers(1, 4)), rng.uniform(0.06, 0.2))
     elevation = rng.uniform(0.05, 1.0) if outdoor else rng.uniform(0.0, 0.85)
     key = unit(np.clip(rng.normal(0, 0.75), -1.5, 1.5), elevation)
     strength = rng.choice((0.15, 0.6, 1.2, 2.2), p=(0.25, 0.3, 0.3, 0.15)) * rng.uniform(0.7, 1.4)
     key_colour = strength * temperature(rng, 0.2)
-    glow = np.clip((rays @ key - 0.985) / 0.008, 0, 1)[..., None] * key_colour * 6
+    glow = np.clip((rays @ key - 0.985) / 0.008, 0, 1)[..., None] * key_colour * 10
     soft = cv2.GaussianBlur(np.concatenate([env] * 3, 1), (0, 0), 5)[:, ENV_SHAPE[1] : 2 * ENV_SHAPE[1]]
     ambient = sample_environment(soft, directions())
     faces = np.array([[0, 0, 1.0], [0.5, 0.1, 0.86], [-0.5, 0.1, 0.86]])

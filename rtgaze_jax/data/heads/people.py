@@ -35,7 +35,7 @@ HAIR_COLOURS = (  # linear albedo, share
     ((0.19, 0.062, 0.022), 0.04),
     ((0.08, 0.075, 0.07), 0.04),
 )
-GREY = np.array((0.42, 0.41, 0.39))
+GREY = np.array((0.33, 0.32, 0.30))
 SKIN_TONES = ((0.66, 0.45, 0.36), (0.52, 0.33, 0.235), (0.36, 0.205, 0.13), (0.17, 0.09, 0.056), (0.075, 0.041, 0.028))
 HAIR_STYLES = {  # style: (share among men, share among women)
     "short01": (0.24, 0.05),
@@ -56,6 +56,8 @@ CLOTHES = (
     *("male_elegantsuit01", "male_worksuit01", "female_casualsuit01", "female_casualsuit02", "female_sportsuit01"),
 )
 
+# the pack's mean head has a tall forehead and a long face
+LEANS = {"forehead/forehead-scale-vert": -0.25, "head/head-scale-vert": -0.12}
 PAIRS = (  # shape targets with two directions: (name, first, second, spread)
     *[("head/head-" + n, "-decr", "-incr", 0.26) for n in ("scale-horiz", "scale-vert", "scale-depth", "fat", "age")],
     ("head/head-angle", "-in", "-out", 0.25),
@@ -242,7 +244,7 @@ def _macro(male: float, age: float, ancestry: dict[str, float], muscle: float, w
 def _targets(rng: np.random.Generator, macro: dict[str, float]) -> dict[str, float]:
     out = dict(macro)
     for name, first, second, spread in PAIRS:
-        value = _spread(rng, spread, 0.75)
+        value = _spread(rng, spread, 0.75) + LEANS.get(name, 0.0)
         out[name + (first if value < 0 else second)] = abs(value)
     for name, first, second, spread in SIDED:
         value = _spread(rng, spread, 0.7)
@@ -313,8 +315,8 @@ def sample_person(split: str, number: int) -> Person:
     sex = "male" if male > 0.5 else "female"
     shade = "dark" if african > 0.5 + rng.normal(0, 0.08) else "light"
     skin = rng.choice([name for name in texture_names(f"skin_{stage}_{shade}_") if f"_{sex}" in name])
-    tone = skin_tone(rng.normal(0.16 + 0.62 * african + 0.10 * asian, 0.11)) * np.exp(rng.normal(0, (0.05, 0.04, 0.06)))
-    grey = float(np.clip((age - 50 + rng.normal(0, 10)) / 30, 0, 1)) * (rng.random() < 0.75)
+    tone = skin_tone(rng.normal(0.16 + 0.62 * african + 0.10 * asian, 0.11)) * np.exp(rng.normal(0, (0.04, 0.02, 0.05)))
+    grey = float(np.clip((age - 54 + rng.normal(0, 9)) / 30, 0, 1)) * (rng.random() < 0.7)
     shares = np.array([c[1] for c in HAIR_COLOURS])
     shares[2:] *= 0.04 + 1.4 * caucasian**2
     colour = np.array(HAIR_COLOURS[_pick(rng, HAIR_COLOURS, shares)][0]) * np.exp(
@@ -329,7 +331,12 @@ def sample_person(split: str, number: int) -> Person:
     beard = float(rng.uniform(0.02, 0.13)) if facial and rng.random() < 0.45 else 0.0
     scale = 1.0 + 0.05 * (male - 0.5)
     yellow = np.clip(rng.normal(0.25 + 0.006 * (age - 30) + 0.3 * african, 0.2), 0, 1)
-    sclera = np.array((0.68, 0.645, 0.615)) * np.exp(-yellow * np.array((0.10, 0.17, 0.30))) * rng.uniform(0.86, 1.08)
+    sclera = (
+        np.array((0.68, 0.645, 0.615))
+        * np.exp(-yellow * np.array((0.10, 0.17, 0.30)))
+        * rng.uniform(0.86, 1.08)
+        * (1 - 0.16 * african)
+    )
     return Person(
         split=split,
         number=number,
@@ -344,7 +351,7 @@ def sample_person(split: str, number: int) -> Person:
         opening=float(np.clip(rng.normal(1.02, 0.10), 0.78, 1.22)),
         skin=str(skin),
         tone=_triple(np.clip(tone, 0.01, 0.8)),
-        freckles=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.05 + 0.22 * caucasian else 0.0,
+        freckles=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.03 + 0.25 * caucasian**2 else 0.0,
         pores=float(rng.uniform(0.5, 1.3) * (0.8 + 0.01 * (age - 20))),
         oil=float(np.clip(rng.normal(0.8, 0.3), 0.25, 1.6)),
         redness=float(np.clip(rng.normal(0.5, 0.25), 0, 1.2)),

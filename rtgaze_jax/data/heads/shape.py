@@ -182,11 +182,11 @@ def lid_heights(pitch: float, opening: float, radius: float) -> Lids:
     """Lid edge heights for a gaze pitch (radians).
 
     The upper lid keeps 1 to 2 mm of the iris covered when looking ahead and follows the gaze almost fully downwards;
-    the lower lid follows about half. `opening` 1 is a relaxed open eye, 0 closed.
+    the lower lid follows about a third. `opening` 1 is a relaxed open eye, 0 closed.
     """
     degrees = np.degrees(pitch)
     upper = 20.0 + (0.72 * degrees if degrees > 0 else 0.80 * degrees)
-    lower = -27.5 + (0.34 * degrees if degrees > 0 else 0.42 * degrees)
+    lower = -27.5 + 0.34 * degrees
     meeting = lower + 0.22 * (upper - lower)
     upper = meeting + (upper - meeting) * opening
     lower = meeting + (lower - meeting) * (0.5 + 0.5 * min(opening, 1.15))

@@ -72,7 +72,7 @@ def sclera_texture(person: Person) -> np.ndarray:
     turn = (np.arange(w) + 0.5) / w * 2 * np.pi
     corner = np.abs(np.cos(turn))[None] ** 2
     blush = np.clip(row * 1.3 - 0.15, 0, 1) * (0.12 + 0.25 * corner) * (0.5 + 0.6 * person.veins)
-    absorb = (0.55 * person.veins * veins)[..., None] * (0.25, 1.0, 0.95) + blush[..., None] * (0.15, 0.75, 0.72)
+    absorb = (0.9 * person.veins * veins)[..., None] * (0.25, 1.0, 0.95) + blush[..., None] * (0.15, 0.75, 0.72)
     return np.clip(image * np.exp(-absorb), 0.01, 1).astype(np.float32)
 
 
