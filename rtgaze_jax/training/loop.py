@@ -169,6 +169,7 @@ class Trainer:
         if step % self.config.log.every == 0 or step == self.config.total_steps:
             steps = self._since_line.steps
             self._latest = self._since_line.take() | {k: values[k] for k in ("learning_rate", "skipped", "streak")}
+            self._latest |= self.source.stats() if hasattr(self.source, "stats") else {}
             self.log.metrics(step, self._latest, {name: 1000 * spent / steps for name, spent in self._spent.items()})
             self._spent = dict.fromkeys(self._spent, 0.0)
 

@@ -69,7 +69,7 @@ def run(argv: Sequence[str], started: float | None = None) -> None:
     from rtgaze_jax.training import loop, objective, sources
 
     goal = objective.build(config)
-    source = sources.make_source(config, getattr(goal, "needs", ()), local)
+    source = sources.make_source(config, local, frontal=goal.needs_frontal)
     loop.train(config, goal, source, workdir, allow_change=allow_change, parallel=devices, started=started or STARTED)
 
 

@@ -1,6 +1,7 @@
 """Where batches come from, and the thread that has the next ones on the devices before they are asked for."""
 
 import dataclasses
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,8 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+
+from rtgaze_jax.errors import UserError
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -79,3 +82,65 @@ class Prefetcher:
         """Stops the thread; batches drawn but not used are dropped (positions are saved per batch, so none is lost)."""
         self._stopped.set()
         self._thread.join()
+
+
+class StreamBatches:
+    """rtgaze_jax.data.heads.stream as a Source: it starts rendering with the first batch. State: the next unseen person.
+
+    Which people meet in a batch depends on timing, so a continued run sees other batches than an undisturbed one would.
+    """
+
+    def __init__(self, start: int = 0, **options: Any):
+        """`options` are StreamSource's; several processes render different people."""
+        self._start, self._options = start, options
+        self._stream: Any = None
+
+    def __next__(self) -> HostBatch:
+        if self._stream is None:
+            from rtgaze_jax.data.heads.stream import StreamSource
+
+            index, count = jax.process_index(), jax.process_count()
+            self._stream = StreamSource(**self._options, start=self._start + index, stride=count)
+        return next(self._stream)
+
+    def get_state(self) -> dict[str, int]:
+        """The next person of the first process, before which all have been rendered."""
+        return {"start": self._start if self._stream is None else self._stream.state()["start"] - jax.process_index()}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes on with unseen people; before the first batch only."""
+        self._start = state["start"]
+
+    def stats(self) -> dict[str, float]:
+        """How often an image was used so far, and images rendered per second: the rate that training must not outrun."""
+        if self._stream is None:
+            return {}
+        stats = self._stream.stats()
+        return {"data/reuse": stats.reuse, "data/images_per_second": stats.images_per_second}
+
+    def close(self) -> None:
+        """Ends the rendering processes."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
+    """The batches that `config.data` names: source "stream" (rendered people) or "records" (a data set in data.dir).
+
+    rows: this process's share of the batch; frontal: with the frontal image that the teacher sees.
+    """
+    data = config.data
+    if data.source == "stream":
+        return StreamBatches(
+            resolution=config.model.image_size,
+            batch_size=rows,
+            workers=data.workers or max(1, (os.cpu_count() or 2) - 1),
+            gazes=data.gazes,
+            views=data.views,
+            capacity=data.capacity,
+            minimum=data.minimum,
+            same_view=data.same_view,
+            frontal=frontal,
+            seed=config.seed,
+        )
+    raise UserError(f"data.source is '{data.source}'; choose stream or records")
