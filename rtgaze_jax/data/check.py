@@ -27,7 +27,7 @@ DEPTH_SHARE = 0.9  # of mutually visible points that must agree, over a split
 DEPTH_SHARE_OF_PAIR = 0.75  # for two views, which may share a few grazing points only
 OCCLUDED = 20.0  # mm behind what the other view sees: hidden there
 DRAWN_GAZE_TOLERANCE = np.radians(18.0)  # of one image; vergence and refraction cost some degrees
-DRAWN_GAZE_SUPPORT = 0.7  # of the best fit's contrast: with more, the label is as good a reading of the image
+DRAWN_GAZE_SUPPORT = 0.6  # of the best fit's contrast: with more, the label is as good a reading of the image
 DRAWN_GAZE_MEDIAN = np.radians(5.0)  # over a split
 SAME_PICTURE = 1.0  # mean grey levels between thumbnails of different captures
 
@@ -227,7 +227,7 @@ def _smooth(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     return (corners.min(0) > 0) & (np.ptp(corners, axis=0) < 4 * pitch)
 
 
-def _shard_checker(_, directory: Path, manifest: storage.Manifest) -> Callable[[int], Report]:
+def _shard_checker(_memory, _number, directory: Path, manifest: storage.Manifest) -> Callable[[int], Report]:
     """A worker's function: checks one shard."""
     starts = np.cumsum([0, *(shard.records for shard in manifest.shards)])
 

@@ -44,17 +44,17 @@ def read_gaze(record: Mapping[str, Any], claim: np.ndarray) -> Reading | None:
 
 
 def _visible_eyes(record: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each eye that shows enough: directions [n, 3] from the centre to its pixels, and grey values [n] of these."""
-    grey = record["image"].astype(np.float64) @ [0.299, 0.587, 0.114]
+    """Of each eye that shows enough: directions [n, 3] from the centre to its pixels, and red values [n] of these."""
+    red = record["image"][..., 0].astype(np.float64)  # in which blue irises are dark, too
     rays = pixel_rays(*record["parts"].shape, record["cam2world"], record["intrinsics"])
-    enough = max(MIN_PIXELS, MIN_SHARE * grey.size)
+    enough = max(MIN_PIXELS, MIN_SHARE * red.size)
     eyes = []
     for part, center in zip((PARTS.left_eye, PARTS.right_eye), record["eye_centers"], strict=True):
         shown = record["parts"] == part
         if shown.sum() < enough:
             continue
         points, hit = _on_ball(rays[shown], record["cam2world"][:3, 3].astype(np.float64) - center)
-        values = grey[shown][hit]
+        values = red[shown][hit]
         if len(values) >= enough / 2:
             # Highlights are brighter than any white of an eye: they must not outweigh it.
             values = np.minimum(values, np.percentile(values, 95))

@@ -143,8 +143,8 @@ def render_capture(resolution, split, person, capture=0, *, gazes, views):
 class Camera:
     """What `rtgaze_jax.data.heads` calls a renderer factory: built once in each process."""
 
-    def __init__(self, resolution):
-        self.resolution = resolution
+    def __init__(self, resolution, device=None):
+        self.resolution, self.device = resolution, device
 
     def __call__(self, split, person, capture=0, *, gazes, views):
         return render_capture(self.resolution, split, person, capture, gazes=gazes, views=views)

@@ -35,7 +35,7 @@ class SlowCamera(analytic_head.Camera):
 
 
 class DeadCamera:
-    def __init__(self, resolution):
+    def __init__(self, resolution, device):
         raise FailureError("rendering would be needed")
 
 
@@ -103,9 +103,10 @@ def test_killed_in_the_middle_and_rerun_gives_the_same_bytes(directory, tmp_path
     assert contents(target) == contents(directory)
 
 
-def test_finished_data_is_not_rendered_again_but_damage_is_repaired(tmp_path):
-    generate(tmp_path)
-    made = contents(tmp_path)
+def test_finished_data_is_not_rendered_again_but_damage_is_repaired(directory, tmp_path):
+    made = contents(directory)
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
     gaze_heads.generate(tmp_path, SETTINGS, workers=1, make_renderer=DeadCamera)
     shard = tmp_path / storage.shard_name("gaze_heads", "train", 1, 3)
     shard.write_bytes(made[shard.name][:-1000])
@@ -149,7 +150,7 @@ def test_people_who_cannot_be_rendered_are_listed(tmp_path, monkeypatch):
 def generate_here(directory):
     """One shard without worker processes, which would not see a patch."""
     settings = SETTINGS._replace(people=3)
-    work = gaze_heads._shard_worker(None, Path(directory), settings, analytic_head.Camera)
+    work = gaze_heads._shard_worker(None, 0, Path(directory), settings, analytic_head.Camera)
     directory.mkdir(exist_ok=True)
     summary = work(0)
     manifest = storage.Manifest("gaze_heads", "train", {}, 2, 2, 32, summary.left_out, (summary.shard,))
@@ -168,10 +169,9 @@ def test_two_splits_in_one_directory(tmp_path):
     assert first != second
 
 
-def test_missing_shards_and_broken_manifests_are_named(tmp_path):
-    generate(tmp_path, SETTINGS._replace(people=1))
-    (tmp_path / storage.shard_name("gaze_heads", "train", 0, 1)).unlink()
-    with pytest.raises(UserError, match="00000-of-00001 is missing"):
+def test_missing_shards_and_broken_manifests_are_named(directory, tmp_path):
+    (tmp_path / "manifest-train.json").write_bytes((directory / "manifest-train.json").read_bytes())
+    with pytest.raises(UserError, match="00000-of-00003 is missing"):
         storage.RecordSource(tmp_path, "train")
     (tmp_path / "manifest-train.json").write_text('{"schema": 1')
     with pytest.raises(UserError, match=r"manifest-train\.json is damaged"):

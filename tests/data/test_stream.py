@@ -15,12 +15,12 @@ from rtgaze_jax.errors import FailureError
 SMALL = {"resolution": 32, "gazes": 3, "views": 2, "make_renderer": analytic_head.Camera}
 
 
-def broken_camera(resolution):
+def broken_camera(resolution, device):
     raise FailureError("no OpenGL here: install it")
 
 
 class NoCamera:
-    def __init__(self, resolution):
+    def __init__(self, resolution, device):
         pass
 
     def __call__(self, split, person, *, gazes, views):
@@ -29,9 +29,10 @@ class NoCamera:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
+    threads = threading.active_count()
     yield
     assert not multiprocessing.active_children()
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
 
 
 def test_records_arrive_whole_and_in_order_without_those_that_fail(caplog):
@@ -48,6 +49,18 @@ def test_records_arrive_whole_and_in_order_without_those_that_fail(caplog):
     text = caplog.text
     assert "person 666 of train is left out: RuntimeError: no such person" in text
     assert "person 667 of train is left out: its process died with exit code 9" in text
+
+
+class DeviceCamera(analytic_head.Camera):
+    def __call__(self, split, person, *, gazes, views):
+        records = super().__call__(split, person, gazes=gazes, views=views)
+        return [dict(r, capture=np.int32(-1 if self.device is None else self.device)) for r in records]
+
+
+def test_processes_share_the_devices():
+    options = SMALL | {"make_renderer": DeviceCamera, "workers": 2}
+    assert {int(c[0]["capture"]) for c in stream_captures("train", count=2, **options)} == {-1}
+    assert {int(c[0]["capture"]) for c in stream_captures("train", count=8, devices=2, **options)} <= {0, 1}
 
 
 def test_leaving_the_stream_early_ends_its_processes():

@@ -131,7 +131,9 @@ class _Summary(NamedTuple):
     rendered: int  # images, in this run
 
 
-def _shard_worker(_, directory: Path, settings: Settings, make_renderer: MakeRenderer) -> Callable[[int], _Summary]:
+def _shard_worker(
+    _memory, _number, directory: Path, settings: Settings, make_renderer: MakeRenderer
+) -> Callable[[int], _Summary]:
     """A worker's function: makes sure that a shard is there, and says what it holds."""
     shards = settings.shards()
     renderers: list[RenderFunction] = []  # made when first needed: finished data needs no OpenGL
@@ -142,7 +144,7 @@ def _shard_worker(_, directory: Path, settings: Settings, make_renderer: MakeRen
             return _summarize(path, shards[number], rendered=False)
         except ValueError:  # absent or damaged
             if not renderers:
-                renderers.append(make_renderer(settings.resolution))
+                renderers.append(make_renderer(settings.resolution, None))
             storage.write_shard(path, _render_shard(renderers[0], settings, shards[number]))
             return _summarize(path, shards[number], rendered=True)
 

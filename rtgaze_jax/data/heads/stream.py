@@ -24,17 +24,17 @@ from rtgaze_jax.data.record import FIELDS, Grid, Record, validate
 
 _log = logging.getLogger(__name__)
 
-# What renders: built once in each process from the resolution, then called for each capture.
+# What renders: built once in each process from resolution and GPU (None: the default), then called for each capture.
 RenderFunction = Callable[..., list[Record]]
-MakeRenderer = Callable[[int], RenderFunction]
+MakeRenderer = Callable[[int, int | None], RenderFunction]
 
 
-def head_renderer(resolution: int) -> RenderFunction:
+def head_renderer(resolution: int, device: int | None = None) -> RenderFunction:
     """`render_capture` of the synthetic heads with its own renderer: (split, person, capture=0, *, gazes, views)."""
     from rtgaze_jax.data.heads.capture import render_capture
     from rtgaze_jax.data.heads.renderer import Renderer
 
-    return functools.partial(render_capture, Renderer(resolution))
+    return functools.partial(render_capture, Renderer(resolution, device=device))
 
 
 def stream_captures(
@@ -46,14 +46,16 @@ def stream_captures(
     workers: int,
     start: int = 0,
     count: int | None = None,
+    devices: int = 1,
     make_renderer: MakeRenderer = head_renderer,
 ) -> Iterator[list[Record]]:
-    """Yields the records of person `start`, `start + 1`, ...: `count` of them, or for ever. `workers` processes render.
+    """Yields the records of person `start`, `start + 1`, ...: `count` of them, or for ever.
 
-    The order does not depend on `workers`. People who cannot be rendered are reported and left out.
+    `workers` processes render and share `devices` GPUs evenly; the order does not depend on them. People who cannot
+    be rendered are reported and left out.
     """
     people = range(start, sys.maxsize if count is None else start + count)
-    arguments = (make_renderer, resolution, split, gazes, views, True)
+    arguments = (make_renderer, devices, resolution, split, gazes, views, True)
     with WorkerPool(_render_into, arguments, workers, gazes * views * (11 * resolution**2 + 8192)) as pool:
         waiting: dict[int, list[Record]] = {}
         following = iter(people)
@@ -72,10 +74,18 @@ def stream_captures(
 
 
 def _render_into(
-    memory: np.ndarray, make_renderer: MakeRenderer, resolution: int, split: str, gazes: int, views: int, whole: bool
+    memory: np.ndarray,
+    number: int,
+    make_renderer: MakeRenderer,
+    devices: int,
+    resolution: int,
+    split: str,
+    gazes: int,
+    views: int,
+    whole: bool,
 ) -> Callable[[int], Any]:
     """A worker's function: renders a person into shared memory, whole records or what training needs of them."""
-    render = make_renderer(resolution)
+    render = make_renderer(resolution, number % devices if devices > 1 else None)
 
     def work(person: int) -> Any:
         records = render(split, person, gazes=gazes, views=views)
@@ -106,9 +116,9 @@ class StreamSource:
 
     `workers` processes render person `start`, `start + stride`, ... without a pause; the newest `capacity` captures
     of gazes x views images are kept (6 bytes a pixel, allocated once). `threads` threads draw pairs from all that
-    is kept, from the moment `minimum` captures are there, and hold `prefetch` batches ready. With several hosts
-    give each its own `start` (process index) and `stride` (process count). Which captures meet in a batch depends
-    on timing; everything else on `seed`.
+    is kept, from the moment `minimum` captures are there, and hold `prefetch` batches ready. The processes
+    share `devices` GPUs evenly. With several hosts give each its own `start` (process index) and `stride` (process
+    count). Which captures meet in a batch depends on timing; everything else on `seed`.
 
     Raises FailureError from `next()` where the renderer does not work at all. Use as a context manager, or call
     `close()`.
@@ -132,6 +142,7 @@ class StreamSource:
         seed: int = 0,
         start: int = 0,
         stride: int = 1,
+        devices: int = 1,
         make_renderer: MakeRenderer = head_renderer,
     ):
         self.split, self.grid, self.batch_size = split, Grid(capacity, gazes, views), batch_size
@@ -148,7 +159,7 @@ class StreamSource:
         self._error: BaseException | None = None
         self._stop = threading.Event()
         self._ready: queue.Queue = queue.Queue(max(1, prefetch))
-        arguments = (make_renderer, resolution, split, gazes, views, False)
+        arguments = (make_renderer, devices, resolution, split, gazes, views, False)
         memory = gazes * views * (6 * resolution**2 + 1024)
         self._threads = [threading.Thread(target=self._guard, args=(self._produce, arguments, workers, memory))]
         self._threads += [threading.Thread(target=self._guard, args=(self._assemble,)) for _ in range(threads)]

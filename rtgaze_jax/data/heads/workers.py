@@ -38,14 +38,14 @@ class Outcome(NamedTuple):
 
 
 class _Worker:
-    def __init__(self, setup: Callable, arguments: tuple, memory: Any):
-        self.setup, self.arguments, self.memory = setup, arguments, memory
+    def __init__(self, number: int, setup: Callable, arguments: tuple, memory: Any):
+        self.number, self.setup, self.arguments, self.memory = number, setup, arguments, memory
         self.start()
 
     def start(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(
-            target=_serve, args=(theirs, self.memory, self.setup, self.arguments), daemon=True
+            target=_serve, args=(theirs, self.memory, self.number, self.setup, self.arguments), daemon=True
         )
         with _environment(_SINGLE_THREADED):
             self.process.start()
@@ -61,17 +61,18 @@ class _Worker:
 
 
 class WorkerPool:
-    """`workers` processes that each call `setup(memory, *arguments)` once and the function it returns for every task.
+    """`workers` processes that each call `setup(memory, number, *arguments)` once, and what it returns for every task.
 
-    `memory` is a block of `memory_bytes` that the process shares with the parent (a uint8 array). `setup`,
-    arguments, tasks and results travel between processes: functions by name, the rest small.
+    `memory` is a block of `memory_bytes` that the process shares with the parent (a uint8 array), `number` counts
+    the processes from 0. `setup`, arguments, tasks and results travel between processes: functions by name, the rest
+    small.
     """
 
     def __init__(self, setup: Callable, arguments: tuple, workers: int, memory_bytes: int = 1):
         self.restarts = 0
         # Shared memory without a name: nothing is left behind, even by kill -9.
         blocks = [_CONTEXT.RawArray(ctypes.c_uint8, memory_bytes) for _ in range(workers)]
-        self._workers = [_Worker(setup, arguments, block) for block in blocks]
+        self._workers = [_Worker(i, setup, arguments, block) for i, block in enumerate(blocks)]
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -173,12 +174,13 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _serve(connection: Any, memory: Any, setup: Callable, arguments: tuple) -> None:
+def _serve(connection: Any, memory: Any, number: int, setup: Callable, arguments: tuple) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # the parent closed the pipe, or is gone
         try:
-            work = setup(np.frombuffer(memory, np.uint8), *arguments)
+            work = setup(np.frombuffer(memory, np.uint8), number, *arguments)
         except Exception as error:
             connection.recv()  # the answer belongs to a task
             connection.send(("setup failed", _one_line(error)))
@@ -190,6 +192,11 @@ def _serve(connection: Any, memory: Any, setup: Callable, arguments: tuple) -> N
             except Exception as error:  # this task's problem, not the next one's
                 answer = ("failed", _one_line(error))
             connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # in the middle of whatever was being rendered
 
 
 def _one_line(error: Exception) -> str:
