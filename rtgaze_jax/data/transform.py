@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.data.record import PARTS
@@ -19,7 +20,7 @@ from rtgaze_jax.geometry.camera import (
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
 from rtgaze_jax.models.layers import grow, shrink
 
-_FLIP = jnp.array([-1.0, 1.0, 1.0])
+_FLIP = np.array([-1.0, 1.0, 1.0])
 _IMAGES = (
     "source_image",
     "target_image",

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_EG3D = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+from rtgaze_jax.models.layers import LECUN, dense
 
 
 class FieldDecoder(nn.Module):
@@ -20,6 +20,6 @@ class FieldDecoder(nn.Module):
     def __call__(self, x: Float[Array, "B N C"]) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
         x = x.astype(self.dtype)
         for _ in range(self.layers):
-            x = nn.softplus(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=_EG3D)(x))
-        x = nn.Dense(1 + self.features, dtype=self.dtype, kernel_init=_EG3D, name="out")(x).astype(jnp.float32)
+            x = nn.softplus(dense(self.hidden, dtype=self.dtype, init=LECUN)(x))
+        x = dense(1 + self.features, dtype=self.dtype, init=LECUN, name="out")(x).astype(jnp.float32)
         return x[..., 0], nn.sigmoid(x[..., 1:]) * 1.002 - 0.001

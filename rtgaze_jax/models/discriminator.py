@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.models.layers import conv, fourier
+from rtgaze_jax.models.layers import conv, dense, fourier
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
 
 
@@ -20,8 +20,8 @@ class EyeDiscriminator(nn.Module):
         x = patches.astype(self.dtype) * 2 - 1
         for width in self.widths:
             x = nn.leaky_relu(conv(width, 3, 2, dtype=self.dtype)(x), 0.2)
-        condition = nn.Dense(x.shape[-1], dtype=self.dtype)(
-            nn.leaky_relu(nn.Dense(64, dtype=self.dtype)(fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype)), 0.2)
+        condition = dense(x.shape[-1], dtype=self.dtype)(
+            nn.leaky_relu(dense(64, dtype=self.dtype)(fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype)), 0.2)
         )
         logits = conv(1, 3, dtype=self.dtype)(x)[..., 0] + (x * condition[:, None, None]).mean(-1)
         return logits.astype(jnp.float32)

@@ -10,18 +10,19 @@ right eye is mirrored to look like a left one (crop flipped, yaw negated, local 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rtgaze_jax.geometry.camera import project, unpack_camera
 from rtgaze_jax.models.config import EyeConfig
 from rtgaze_jax.models.decoder import FieldDecoder
-from rtgaze_jax.models.layers import conv, fourier, grow, with_coordinates
+from rtgaze_jax.models.layers import conv, dense, fourier, gaussian, grow, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
 from rtgaze_jax.rendering.rays import rays_at
 from rtgaze_jax.rendering.triplane import TRUE_AXES, sample_planes
 from rtgaze_jax.rendering.volume import march, stratified_depths
 
-_SIDE = jnp.array([1.0, -1.0])  # the subject's left eye as it is, the right one mirrored
+_SIDE = np.array([1.0, -1.0])  # the subject's left eye as it is, the right one mirrored
 _DENSITY_SCALE = 100.0  # a lid is thin compared with the box
 
 
@@ -69,8 +70,8 @@ class ConditionedBlock(nn.Module):
     def __call__(self, x: Float[Array, "N H W C"], condition: Float[Array, "N D"]) -> Float[Array, "N H W F"]:
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, dtype=self.dtype)(x)
-        init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
-        film = nn.Dense(4 * self.features, dtype=self.dtype, kernel_init=init, name="film")(condition)[:, None, None]
+        init = gaussian(fan_in=0.1)
+        film = dense(4 * self.features, dtype=self.dtype, init=init, name="film")(condition)[:, None, None]
         y = x
         for scale, shift in zip(*[iter(jnp.split(film, 4, -1))] * 2, strict=True):
             y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(y) * (1 + scale) + shift
@@ -94,7 +95,7 @@ class EyeTriplanes(nn.Module):
             [fourier(gaze, GAZE_FREQUENCIES).astype(self.dtype), context.astype(self.dtype)], -1
         )
         for _ in range(2):
-            condition = nn.leaky_relu(nn.Dense(c.condition, dtype=self.dtype)(condition), 0.1)
+            condition = nn.leaky_relu(dense(c.condition, dtype=self.dtype)(condition), 0.1)
         x = with_coordinates(crops).astype(self.dtype)
         x = conv(c.widths[0], 3, c.plane_stride, dtype=self.dtype, name="stem")(x)
         levels = []
@@ -176,7 +177,7 @@ class EyeRefiner(nn.Module):
         x = x + conv(2 * self.width, dtype=self.dtype)(act(conv(2 * self.width, dtype=self.dtype)(x)))
         x = act(conv(self.width, dtype=self.dtype)(jnp.concatenate([grow(x), top], -1)))
         x = x + conv(self.width, dtype=self.dtype)(act(conv(self.width, dtype=self.dtype)(x)))
-        out = conv(4, dtype=self.dtype, init=nn.initializers.normal(1e-3), name="out")(act(x)).astype(jnp.float32)
+        out = conv(4, dtype=self.dtype, init=gaussian(1e-3), name="out")(act(x)).astype(jnp.float32)
         mask = nn.sigmoid(out[..., 3:])
         return mask * pixels + (1 - mask) * features[..., :3] + out[..., :3]
 

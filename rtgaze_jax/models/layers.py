@@ -1,14 +1,58 @@
 """Layers shared by the networks. NHWC, float32 parameters, computation in the module's `dtype`."""
 
+import contextvars
+import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 MAX_ATTENTION_MAP = 1 << 24  # elements; a larger map is computed in chunks of queries
+
+
+_deferred = contextvars.ContextVar("deferred", default=False)
+
+
+def gaussian(deviation: float | None = None, *, fan_in: float | None = None) -> Callable:
+    """An initializer: normal numbers of a given standard deviation, or of sqrt(fan_in / inputs)."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        scale = deviation if fan_in is None else math.sqrt(fan_in / max(math.prod(shape[:-1]), 1))
+        return jnp.full(shape, -scale, dtype) if _deferred.get() else scale * jax.random.normal(key, shape, dtype)
+
+    return init
+
+
+def initialize(module: nn.Module, seed: Array, *args: Any) -> dict[str, Any]:
+    """The parameters of `module.init(seed, *args)`, drawn by NumPy in the order of their names.
+
+    Same distributions, other numbers. A compiled generator for every shape of a network takes a minute on a GPU host;
+    so inside, gaussian initializers leave minus their deviation, and every negative leaf is drawn here.
+    """
+    token = _deferred.set(True)
+    try:
+        params = jax.device_get(jax.jit(lambda *a: module.init(*a)["params"])(seed, *args))
+    finally:
+        _deferred.reset(token)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(seed)).ravel())
+
+    def draw(leaf: np.ndarray) -> np.ndarray:
+        scale = -leaf.flat[0]
+        return leaf if scale <= 0 else scale * generator.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree.map(draw, params)
+
+
+HE, LECUN = gaussian(fan_in=2.0), gaussian(fan_in=1.0)
+
+
+def dense(features: int, dtype: jnp.dtype = jnp.float32, init: Callable = LECUN, **options: Any) -> nn.Dense:
+    """A dense layer."""
+    return nn.Dense(features, dtype=dtype, kernel_init=init, **options)
 
 
 def leaky(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -123,14 +167,18 @@ class TransformerBlock(nn.Module):
         z = y
         if self.reduction > 1:
             r = self.reduction
-            z = nn.LayerNorm(dtype=self.dtype)(nn.Conv(c, (r, r), strides=(r, r), dtype=self.dtype, name="reduce")(y))
-        query = nn.Dense(c, use_bias=False, dtype=self.dtype, name="query")(y)
-        key, value = jnp.split(nn.Dense(2 * c, use_bias=False, dtype=self.dtype, name="key_value")(z), 2, -1)
+            z = nn.LayerNorm(dtype=self.dtype)(
+                nn.Conv(c, (r, r), strides=(r, r), dtype=self.dtype, kernel_init=LECUN, name="reduce")(y)
+            )
+        query = dense(c, use_bias=False, dtype=self.dtype, name="query")(y)
+        key, value = jnp.split(dense(2 * c, use_bias=False, dtype=self.dtype, name="key_value")(z), 2, -1)
         y = attention(query.reshape(split), key.reshape(split), value.reshape(split)).reshape(b, h, w, c)
-        x = x + nn.Dense(c, dtype=self.dtype, name="project")(y)
-        y = nn.Dense(self.mlp_ratio * c, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
-        y = nn.Conv(y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, name="depthwise")(y)
-        return x + nn.Dense(c, dtype=self.dtype)(nn.gelu(y))
+        x = x + dense(c, dtype=self.dtype, name="project")(y)
+        y = dense(self.mlp_ratio * c, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
+        y = nn.Conv(
+            y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, kernel_init=LECUN, name="depthwise"
+        )(y)
+        return x + dense(c, dtype=self.dtype)(nn.gelu(y))
 
 
 def fourier(x: Float[Array, "... D"], frequencies: tuple[float, ...]) -> Float[Array, "... D*(1+2*F)"]:

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import FOCAL, RADIUS
-from rtgaze_jax.models.layers import conv
+from rtgaze_jax.models.layers import LECUN, conv, dense
+
+EYE_DEPTH = 0.07  # the eyeballs' centres lie about this far in front of the head's origin, world units
 
 
 def rotation_from_6d(x: Float[Array, "... 6"]) -> Float[Array, "... 3 3"]:
@@ -44,16 +46,16 @@ class PoseHead(nn.Module):
         x = nn.relu(conv(64, dtype=self.dtype)(x))
         where = conv(
             2,
-            init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+            init=LECUN,
             dtype=jnp.float32,
             name="heatmap",
         )(x.astype(jnp.float32))
         uv = soft_argmax(where)
         pooled = jnp.concatenate([tokens.mean((1, 2)), tokens.max((1, 2)), x.mean((1, 2)), x.max((1, 2))], -1)
-        pooled = nn.relu(nn.Dense(128, dtype=self.dtype)(pooled)).astype(jnp.float32)
-        values = nn.Dense(6 + 3 + 2 + 2, kernel_init=nn.initializers.zeros)(pooled)
+        pooled = nn.relu(dense(128, dtype=self.dtype)(pooled)).astype(jnp.float32)
+        values = dense(6 + 3 + 2 + 2, init=nn.initializers.zeros)(pooled)
         rotation, position, depth, gaze = jnp.split(values, (6, 9, 11), -1)
-        eyes = frontal_points(uv, depth - 0.2)  # eyes lie some 0.2 in front of the origin
+        eyes = frontal_points(uv, depth - EYE_DEPTH)
         return {"rotation": rotation_from_6d(rotation), "position": position, "eyes": eyes, "gaze": gaze}
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.models.config import PromptConfig
-from rtgaze_jax.models.layers import attention, conv, fourier, leaky, with_coordinates
+from rtgaze_jax.models.layers import attention, conv, dense, fourier, gaussian, leaky, with_coordinates
 
 GAZE_FREQUENCIES = (1.0, 2.0, 4.0)
 
@@ -25,9 +25,9 @@ class PromptTokens(nn.Module):
     def __call__(self, gaze: Float[Array, "B 2"]) -> Float[Array, "B K D"]:
         """`gaze`: (pitch, yaw) in radians, in the world frame of the weights."""
         c = self.config
-        x = leaky(nn.Dense(c.dim, dtype=self.dtype)(fourier(gaze, GAZE_FREQUENCIES)))
-        x = nn.Dense(c.tokens * c.dim, dtype=self.dtype)(leaky(nn.Dense(c.dim, dtype=self.dtype)(x)))
-        place = self.param("token", nn.initializers.normal(1.0), (c.tokens, c.dim))
+        x = leaky(dense(c.dim, dtype=self.dtype)(fourier(gaze, GAZE_FREQUENCIES)))
+        x = dense(c.tokens * c.dim, dtype=self.dtype)(leaky(dense(c.dim, dtype=self.dtype)(x)))
+        place = self.param("token", gaussian(1.0), (c.tokens, c.dim))
         return x.reshape(-1, c.tokens, c.dim) + place.astype(self.dtype)
 
 
@@ -43,11 +43,11 @@ class PromptBlock(nn.Module):
         width = channels // self.heads * self.heads
         split = (b, -1, self.heads, width // self.heads)
         y = with_coordinates(nn.LayerNorm(dtype=self.dtype)(x))
-        query = nn.Dense(width, dtype=self.dtype, name="query")(y).reshape(split)
-        key, value = jnp.split(nn.Dense(2 * width, dtype=self.dtype, name="key_value")(tokens), 2, -1)
+        query = dense(width, dtype=self.dtype, name="query")(y).reshape(split)
+        key, value = jnp.split(dense(2 * width, dtype=self.dtype, name="key_value")(tokens), 2, -1)
         read = attention(query, key.reshape(split), value.reshape(split)).reshape(b, h, w, width)
         zeros = nn.initializers.zeros
-        x = x + nn.Dense(channels, use_bias=False, kernel_init=zeros, dtype=self.dtype, name="project")(read)
+        x = x + dense(channels, use_bias=False, init=zeros, dtype=self.dtype, name="project")(read)
         y = leaky(conv(channels, dtype=self.dtype)(x))
         return x + conv(channels, dtype=self.dtype, init=zeros)(y)
 

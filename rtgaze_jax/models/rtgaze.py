@@ -4,6 +4,7 @@ camera."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import (
@@ -22,7 +23,7 @@ from rtgaze_jax.models.prompt import PromptInjection
 from rtgaze_jax.models.renderer import TriplaneRenderer
 from rtgaze_jax.rendering.volume import split_key
 
-_MIRROR = jnp.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and the mirrored right eye see them
+_MIRROR = np.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and the mirrored right eye see them
 
 
 class RTGaze(nn.Module):

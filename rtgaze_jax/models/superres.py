@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.models.layers import conv
+from rtgaze_jax.models.layers import LECUN, conv
 
 FIR = (0.125, 0.375, 0.375, 0.125)  # [1, 3, 3, 1] / 8
 _GAIN = 2**0.5
@@ -39,7 +39,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W F"]:
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        init = LECUN
         # "VALID" on H gives 2H + 1; the filter's padding of 1 brings it to 2H
         x = nn.ConvTranspose(
             self.features,
@@ -76,7 +76,7 @@ class SuperResolution(nn.Module):
         """`rgb`: the rendered colours in [0, 1]. `pixels`: the source photo's colours seen at each output pixel,
         blended in by a
         learned mask. Returns colours around [0, 1], not clipped."""
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        init = LECUN
         x = features.astype(self.dtype)
         for width in self.widths:
             x = activate(UpConv(width, self.dtype)(x))

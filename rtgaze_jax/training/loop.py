@@ -37,7 +37,7 @@ class Objective(Protocol):
     frozen: Any  # arrays that the loss reads but training does not change; may be {}
 
     def init(self, key: jax.Array) -> dict[str, Any]:
-        """Parameters; traceable."""
+        """Parameters, as arrays on the host or the device; called outside of any trace."""
 
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: jax.Array, step: jax.Array
@@ -120,12 +120,14 @@ class Trainer:
         """The state to start from (a checkpoint, given weights, or fresh) and the source's position there."""
         config = self.config
 
-        def fresh() -> TrainState:
-            key = jax.random.fold_in(jax.random.key(config.seed), 1)
-            return create(self.objective.init(key), self.optimizer, seed=config.seed, ema=config.ema_decay > 0)
+        def fresh(params: Any) -> TrainState:
+            return create(params, self.optimizer, seed=config.seed, ema=config.ema_decay > 0)
+
+        params = self.objective.init(jax.random.fold_in(jax.random.key(config.seed), 1))
 
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.parallel.replicated), jax.eval_shape(fresh)
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.parallel.replicated),
+            jax.eval_shape(fresh, params),
         )
         restored = self.checkpoints.restore(abstract, lambda saved: fingerprint.check(saved, self.plain, allow_change))
         if restored is not None:
@@ -134,7 +136,7 @@ class Trainer:
             self.source.set_state(about["position"])
             return state, about["position"]
         position = self.source.get_state()
-        state = jax.jit(fresh, out_shardings=self.parallel.replicated)()
+        state = jax.jit(fresh, out_shardings=self.parallel.replicated)(params)
         if config.init_from:
             params, training, line = transfer.import_params(config.init_from, transfer.host(state.params))
             self.notes.append(line)

@@ -14,6 +14,7 @@ from rtgaze_jax.geometry.camera import frontal_camera, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
 from rtgaze_jax.models.config import ModelConfig, from_dict, to_dict
 from rtgaze_jax.models.discriminator import EyeDiscriminator
+from rtgaze_jax.models.layers import initialize
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze, true_head_to_source
 from rtgaze_jax.training import terms as t
@@ -23,7 +24,7 @@ from rtgaze_jax.weights.io import load as load_weights
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """init(key) -> params; loss(params, frozen, batch, key, step) -> (mean over the batch, metrics).
+    """init(key) -> params (host arrays; not to be traced); loss(params, frozen, batch, key, step) -> (mean over the batch, metrics).
 
     `frozen`: arrays that the loss only reads. `batch` is data/pairs.py's plus `index` [B]; `needs`: what it must hold
     beyond the usual ("frontal": the teacher's image). `exports`: the group of parameters that users need, written with
@@ -103,10 +104,10 @@ def student(
     def init(key: Array) -> Any:
         size = config.image_size
         image, camera = jnp.zeros((1, size, size, 3)), frontal_camera()[None]
-        params = {"model": model.init(key, image, jnp.zeros((1, 2)), camera)["params"]}
+        params = {"model": initialize(model, key, image, jnp.zeros((1, 2)), camera)}
         if weights.adversarial:
             patch = jnp.zeros((1, *config.eyes.patch, 3))
-            params["critic"] = critic.init(jax.random.fold_in(key, 1), patch, jnp.zeros((1, 2)))["params"]
+            params["critic"] = initialize(critic, jax.random.fold_in(key, 1), patch, jnp.zeros((1, 2)))
         return params
 
     def loss(params: Any, frozen: Any, batch: dict[str, Array], key: Array, step: Array) -> tuple[Array, Metrics]:
@@ -171,7 +172,7 @@ def portrait(
     def init(key: Array) -> Any:
         size = config.image_size
         image, camera = jnp.zeros((1, size, size, 3)), frontal_camera()[None]
-        return {"model": model.init(key, image, camera, camera)["params"]}
+        return {"model": initialize(model, key, image, camera, camera)}
 
     def loss(params: Any, frozen: Any, batch: dict[str, Array], key: Array, step: Array) -> tuple[Array, Metrics]:
         batch = prepare(batch, config.frame, jax.random.fold_in(key, 1) if augment else None)

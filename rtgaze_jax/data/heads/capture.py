@@ -243,6 +243,7 @@ def render_capture(
     gazes: int | np.ndarray,
     views: int,
     augment: bool = True,
+    degraded: bool = True,
     rig: str = "free",
 ) -> list[dict[str, np.ndarray]]:
     """Draw one capture.
@@ -254,7 +255,8 @@ def render_capture(
         capture: number of the sitting: other expression, light, camera settings and backdrop.
         gazes: how many, or the head-frame (pitch, yaw) angles themselves [G, 2] in radians.
         views: how many; view 0 is within 12 degrees of frontal.
-        augment: camera jitter, seeded tone, blur, noise and JPEG; without it the pictures are clean.
+        augment: camera jitter and seeded tone.
+        degraded: blur, noise and JPEG, different in each picture; without it they are what a network can match.
         rig: "free", or "eth" for the first `views` of the 18 cameras of ETH-XGaze.
 
     Returns:
@@ -291,7 +293,7 @@ def render_capture(
             for v, camera in enumerate(plan.cameras):
                 drawn = renderer.draw(scene.items(), *camera, develop, backdrop_window(camera[0]))
                 record = _records(scene, look, gaze, camera, drawn)
-                if augment:
+                if degraded:
                     record["image"] = degrade(record["image"], np.random.default_rng([who.seed, 2, capture, 4, g, v]))
                 record |= {
                     "person": np.int32(person),

@@ -29,12 +29,16 @@ RenderFunction = Callable[..., list[Record]]
 MakeRenderer = Callable[[int, int | None], RenderFunction]
 
 
-def head_renderer(resolution: int, device: int | None = None) -> RenderFunction:
+def head_renderer(resolution: int, device: int | None = None, degraded: bool = True) -> RenderFunction:
     """`render_capture` of the synthetic heads with its own renderer: (split, person, capture=0, *, gazes, views)."""
     from rtgaze_jax.data.heads.capture import render_capture
     from rtgaze_jax.data.heads.renderer import Renderer
 
-    return functools.partial(render_capture, Renderer(resolution, device=device))
+    return functools.partial(render_capture, Renderer(resolution, device=device), degraded=degraded)
+
+
+# Nobody can predict a target's noise; sources are degraded on the device (data/transform.py).
+clean_head_renderer: MakeRenderer = functools.partial(head_renderer, degraded=False)
 
 
 def stream_captures(
@@ -143,7 +147,7 @@ class StreamSource:
         start: int = 0,
         stride: int = 1,
         devices: int = 1,
-        make_renderer: MakeRenderer = head_renderer,
+        make_renderer: MakeRenderer = clean_head_renderer,
     ):
         self.split, self.grid, self.batch_size = split, Grid(capacity, gazes, views), batch_size
         self.minimum, self.same_view, self.frontal = min(minimum, capacity), same_view, frontal
