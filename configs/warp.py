@@ -34,7 +34,7 @@ def get_config(name: str = "small") -> ConfigDict:
         same_view=1.0,  # a warp cannot change the view
     )
     if name == "tiny":
-        config.update(batch_size=8, total_steps=200)
+        config.update(batch_size=8, total_steps=200, quick_compile=True)
         config.optim.update(lr=2e-3, warmup=20)
         config.data.update(workers=1, gazes=3, views=2, capacity=8, minimum=2)
         config.checkpoint.every_steps = 50

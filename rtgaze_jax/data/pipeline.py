@@ -33,6 +33,7 @@ def pair_dataset(
     same_view: float = 0.5,
     frontal: bool = False,
     workers: int = 0,
+    start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
@@ -40,8 +41,9 @@ def pair_dataset(
 
     Every pass over the data visits each capture once, in a new order, and draws one new pair from it. `workers`
     processes decode (0: threads of this process). Damaged records are reported and replaced by pairs of the next
-    capture. `iter()` of the result has get_state() and set_state(). Raises UserError where the batch does not split
-    into the processes.
+    capture. `start` leaves out that many batches at no cost: the way to go on with another number of workers, to
+    which get_state() and set_state() of `iter()` of the result are tied. Raises UserError where the batch does not
+    split into the processes.
     """
     if batch_size % process_count:
         raise UserError(f"batch size {batch_size} does not split into {process_count} processes: choose a multiple")
@@ -55,6 +57,7 @@ def pair_dataset(
         .repeat()
         .random_map(functools.partial(_draw, source.grid, same_view))
         .batch(batch_size)
+        .slice(slice(start, None))
         .map(load)
         .to_iter_dataset(grain.ReadOptions(num_threads=0 if workers else 4, prefetch_buffer_size=0 if workers else 4))
     )

@@ -28,6 +28,7 @@ def base() -> ConfigDict:
             "init_from": "",  # weights (.safetensors) to begin with where the workdir has no checkpoint
             "init_step": -1,  # the step they count as; -1: the step and data position they were saved at
             "compile_cache": "",  # folder that keeps compiled programs between runs
+            "quick_compile": False,  # for small tests: compile in half the time, run slower
             "optim": {
                 "kind": "adamw",  # or sgd
                 "lr": 1e-4,

@@ -7,7 +7,17 @@ from typing import Any
 from rtgaze_jax.errors import UserError
 
 # How a run is spread, watched and stored does not change what it computes.
-FREE = ("parallel", "log", "checkpoint", "guards", "max_minutes", "compile_cache", "init_from", "data.workers")
+FREE = (
+    "parallel",
+    "log",
+    "checkpoint",
+    "guards",
+    "max_minutes",
+    "compile_cache",
+    "quick_compile",
+    "init_from",
+    "data.workers",
+)
 
 
 def plain(config: Any) -> dict[str, Any]:

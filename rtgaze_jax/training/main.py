@@ -2,6 +2,7 @@
 loop."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from rtgaze_jax.errors import UserError
 
 STARTED = time.monotonic()
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @contextlib.contextmanager
@@ -51,6 +53,8 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path, list[str]]:
 def run(argv: Sequence[str], started: float | None = None) -> None:
     """Trains as the arguments say. Raises UserError, FailureError, or KeyboardInterrupt after a Ctrl-C."""
     config, workdir, allow_change = parse(argv)
+    if config.quick_compile:  # read when the first device is used
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
     import jax
     from absl import flags
@@ -69,7 +73,7 @@ def run(argv: Sequence[str], started: float | None = None) -> None:
     from rtgaze_jax.training import loop, objective, sources
 
     goal = objective.build(config)
-    source = sources.make_source(config, local, frontal=goal.needs_frontal)
+    source = sources.make_source(config, local, frontal="frontal" in goal.needs)
     loop.train(config, goal, source, workdir, allow_change=allow_change, parallel=devices, started=started or STARTED)
 
 

@@ -85,7 +85,7 @@ class Prefetcher:
 
 
 class StreamBatches:
-    """rtgaze_jax.data.heads.stream as a Source: it starts rendering with the first batch. State: the next unseen person.
+    """rtgaze_jax.data.heads.stream as a Source; rendering starts with the first batch. State: the next unseen person.
 
     Which people meet in a batch depends on timing, so a continued run sees other batches than an undisturbed one would.
     """
@@ -112,7 +112,7 @@ class StreamBatches:
         self._start = state["start"]
 
     def stats(self) -> dict[str, float]:
-        """How often an image was used so far, and images rendered per second: the rate that training must not outrun."""
+        """How often an image was used so far, and images rendered per second."""
         if self._stream is None:
             return {}
         stats = self._stream.stats()
@@ -122,6 +122,46 @@ class StreamBatches:
         """Ends the rendering processes."""
         if self._stream is not None:
             self._stream.close()
+
+
+class RecordBatches:
+    """A data set on disk (rtgaze_jax.data.pipeline) as a Source. State: the number of batches drawn.
+
+    Batch n depends on nothing but data, seed and batch size, so a continued run sees what an undisturbed one would.
+    """
+
+    def __init__(self, directory: str, **options: Any):
+        """`options` are pair_dataset's."""
+        self._directory, self._options = directory, options
+        self._count = 0
+        self._iterator: Any = None
+
+    def __next__(self) -> HostBatch:
+        if self._iterator is None:
+            from rtgaze_jax.data.pipeline import pair_dataset
+
+            index, count = jax.process_index(), jax.process_count()
+            place = {"start": self._count, "process_index": index, "process_count": count}
+            self._iterator = iter(pair_dataset(self._directory, **self._options, **place))
+        batch = next(self._iterator)
+        self._count += 1
+        # Worker processes hand over views of shared memory that they will use again.
+        return {name: np.array(value) for name, value in batch.items()}
+
+    def get_state(self) -> dict[str, int]:
+        """Batches drawn."""
+        return {"batches": self._count}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes on after that many batches."""
+        self.close()
+        self._count = state["batches"]
+
+    def close(self) -> None:
+        """Ends the decoding processes."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
 
 
 def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
@@ -142,5 +182,18 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             same_view=data.same_view,
             frontal=frontal,
             seed=config.seed,
+        )
+    if data.source == "records":
+        if not data.dir:
+            raise UserError(
+                "data.source=records needs data.dir, a folder made by 'rtgaze data heads' or 'data prepare'"
+            )
+        return RecordBatches(
+            data.dir,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            same_view=data.same_view,
+            frontal=frontal,
+            workers=data.workers,
         )
     raise UserError(f"data.source is '{data.source}'; choose stream or records")
