@@ -249,7 +249,7 @@ def _shard_checker(_memory, _number, directory: Path, manifest: storage.Manifest
             found.problems.append(
                 Problem(None, "files", f"{shard.file} has {len(encoded)} records, not {shard.records}")
             )
-        moments: dict[tuple[int, int, int], list[tuple[int, Record]]] = {}
+        moments: dict[tuple[int, ...], list[tuple[int, Record]]] = {}
         for i, content in enumerate(encoded):
             index = int(starts[number]) + i
             record = _check_alone(found, index, content)
@@ -281,10 +281,10 @@ def _check_alone(found: Report, index: int, content: dict[str, Any]) -> Record |
     if place[2:] == (0, 0):
         found.thumbnails[index] = _thumbnail(record["image"])
     if (reading := drawn_gaze_error(record)) is not None:
-        error, support = reading
-        found.gaze_errors.append(error)
-        if error > DRAWN_GAZE_TOLERANCE and support < DRAWN_GAZE_SUPPORT:
-            message = f"the drawn irises look {np.degrees(error):.0f} deg away from the label"
+        angle, support = reading
+        found.gaze_errors.append(angle)
+        if angle > DRAWN_GAZE_TOLERANCE and support < DRAWN_GAZE_SUPPORT:
+            message = f"the drawn irises look {np.degrees(angle):.0f} deg away from the label"
             found.problems.append(Problem(index, "gaze", message))
     return record
 

@@ -46,7 +46,8 @@ def read_gaze(record: Mapping[str, Any], claim: np.ndarray) -> Reading | None:
 def _visible_eyes(record: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each eye that shows enough: directions [n, 3] from the centre to its pixels, and red values [n] of these."""
     red = record["image"][..., 0].astype(np.float64)  # in which blue irises are dark, too
-    rays = pixel_rays(*record["parts"].shape, record["cam2world"], record["intrinsics"])
+    height, width = record["parts"].shape
+    rays = pixel_rays(height, width, record["cam2world"], record["intrinsics"])
     enough = max(MIN_PIXELS, MIN_SHARE * red.size)
     eyes = []
     for part, center in zip((PARTS.left_eye, PARTS.right_eye), record["eye_centers"], strict=True):

@@ -69,5 +69,5 @@ def pixel_rays(height: int, width: int, cam2world: np.ndarray, intrinsics: np.nd
 
 def world_points(depth: np.ndarray, cam2world: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """World points [H, W, 3] that the pixels of a depth map [H, W] (ray lengths) show."""
-    rays = pixel_rays(*depth.shape, cam2world, intrinsics)
+    rays = pixel_rays(depth.shape[0], depth.shape[1], cam2world, intrinsics)
     return np.asarray(cam2world, np.float64)[:3, 3] + rays * depth[..., None]

@@ -23,7 +23,7 @@ def draw_gaze(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     for center in record["eye_centers"]:
         direction = head_gaze_vector(record["gaze_head"])
         ends = center + np.outer([ARROW_START, ARROW], direction)
-        _arrow(image, *_pixels(ends, record, image.shape), GAZE_COLOUR)
+        _arrow(image, _pixels(ends, record, image.shape), GAZE_COLOUR)
     return image
 
 
@@ -33,7 +33,7 @@ def draw_axes(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     middle = record["eye_centers"].mean(0)
     for colour, axis in AXES.items():
         ends = np.stack([middle, middle + ARROW * np.array(axis)])
-        _arrow(image, *_pixels(ends, record, image.shape), colour)
+        _arrow(image, _pixels(ends, record, image.shape), colour)
     return image
 
 
@@ -68,7 +68,7 @@ def contact_sheet(
     strips = []
     for capture in _choose(rng, source.grid.captures, people):
         places = _choose(
-            rng, source.grid.per_capture, pictures, first=rng.integers(source.grid.gazes) * source.grid.views
+            rng, source.grid.per_capture, pictures, first=int(rng.integers(source.grid.gazes)) * source.grid.views
         )
         records = [decode(source[capture * source.grid.per_capture + int(place)]) for place in places]
         strips.append(np.hstack([draw_gaze(resize(record["image"], size), record) for record in records]))
@@ -136,7 +136,7 @@ def _choose(rng: np.random.Generator, available: int, count: int, first: int | N
     return np.sort(chosen[:count])
 
 
-def _ordered(records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _ordered(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """From looking up to looking down; three of about the same pitch from image left to right."""
     falling = sorted(records, key=lambda record: -record["gaze_camera"][0])
     rows = [falling[i : i + 3] for i in range(0, len(falling), 3)]
@@ -153,11 +153,11 @@ def _fixed(point: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _arrow(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Sequence[int]) -> None:
+def _arrow(image: np.ndarray, ends: np.ndarray, colour: Sequence[int]) -> None:
     thickness = max(1, image.shape[0] // 160)
-    if not np.isfinite([start, end]).all():
+    if not np.isfinite(ends).all():
         return
     strokes = [(0, tuple(colour))] if image.shape[0] < 256 else [(2, (0, 0, 0)), (0, tuple(colour))]
     for extra, shade in strokes:
-        cv2.line(image, _fixed(start), _fixed(end), shade, thickness + extra, cv2.LINE_AA, _SUBPIXEL)
-        cv2.circle(image, _fixed(end), (thickness + 1 + extra // 2) << _SUBPIXEL, shade, -1, cv2.LINE_AA, _SUBPIXEL)
+        cv2.line(image, _fixed(ends[0]), _fixed(ends[1]), shade, thickness + extra, cv2.LINE_AA, _SUBPIXEL)
+        cv2.circle(image, _fixed(ends[1]), (thickness + 1 + extra // 2) << _SUBPIXEL, shade, -1, cv2.LINE_AA, _SUBPIXEL)

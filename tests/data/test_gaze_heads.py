@@ -90,7 +90,7 @@ def test_killed_in_the_middle_and_rerun_gives_the_same_bytes(directory, tmp_path
     process = subprocess.Popen([sys.executable, main, target, Path(__file__).parent], env=os.environ)
     try:
         deadline = time.monotonic() + 40
-        while not list(target.glob("*-00000-of-*")) and time.monotonic() < deadline:
+        while not list(target.glob("gaze_heads-*-00000-of-*")) and time.monotonic() < deadline:
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)

@@ -196,7 +196,7 @@ class GazeHeads(tfds.core.dataset_builder.FileReaderBuilder):
         GazeHeadsConfig(name="tiny", people={"train": 4, "validation": 2, "test": 2}, gazes=2, views=2, resolution=64),
     )
 
-    url_infos: ClassVar = {}  # nothing is downloaded
+    url_infos: ClassVar[dict] = {}  # nothing is downloaded
 
     def __init__(self, **kwargs):
         super().__init__(**{"file_format": "array_record"} | kwargs)

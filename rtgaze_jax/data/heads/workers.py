@@ -114,8 +114,10 @@ class WorkerPool:
         while busy and not (stop is not None and stop.is_set()):
             for connection in multiprocessing.connection.wait(list(busy), timeout=0.2):
                 worker, task, attempt = busy.pop(connection)
+                kind: str
+                value: Any
                 try:
-                    kind, value = connection.recv()
+                    kind, value = worker.connection.recv()
                 except (EOFError, OSError):
                     kind, value = "died", self._restart(worker, task)
                     if attempt == 1:
@@ -195,7 +197,9 @@ def _serve(connection: Any, memory: Any, number: int, setup: Callable, arguments
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a child
+    parent.join()
     os._exit(1)  # in the middle of whatever was being rendered
 
 
