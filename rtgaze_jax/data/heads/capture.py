@@ -16,6 +16,7 @@ from rtgaze_jax.data.heads.light import make_background, make_light
 from rtgaze_jax.data.heads.people import Person, sample_person
 from rtgaze_jax.data.heads.renderer import Renderer
 from rtgaze_jax.data.heads.scene import Look, Scene
+from rtgaze_jax.data.labels import camera_gaze, head_gaze_angles, head_gaze_vector, project
 from rtgaze_jax.data.record import eye_mask, face_mask
 from rtgaze_jax.errors import UserError
 
@@ -144,7 +145,7 @@ def sample_gaze(rng: np.random.Generator, camera: np.ndarray, middle: np.ndarray
     """One head-frame gaze and the distance of its target, world units."""
     if rng.random() < TO_CAMERA:
         toward = camera - middle
-        gaze = eyes.head_angles(toward)
+        gaze = head_gaze_angles(toward)
         if abs(gaze[0]) <= PITCH_RANGE and abs(gaze[1]) <= YAW_RANGE:
             return gaze, float(np.linalg.norm(toward))
     distance = float(np.exp(rng.uniform(np.log(450), np.log(5000))) / 370)
@@ -180,21 +181,10 @@ def landmark_points(scene: Scene, look: Look, camera: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack(points), look.final[landmark_vertices()]])
 
 
-def project(points: np.ndarray, cam2world: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Normalised image coordinates [n, 2] of world points."""
-    local = (points - cam2world[:3, 3]) @ cam2world[:3, :3]
-    return (local[:, :2] / local[:, 2:]) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
-
-
-def camera_angles(vector: np.ndarray, cam2world: np.ndarray) -> np.ndarray:
-    """ETH-XGaze (pitch, yaw) of a world direction in a camera."""
-    g = cam2world[:3, :3].T @ vector
-    return np.array([np.arcsin(np.clip(-g[1], -1, 1)), np.arctan2(-g[0], -g[2])])
-
-
-def _records(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> dict[str, np.ndarray]:
+def _record(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> dict[str, np.ndarray]:
     cam2world, intrinsics = camera
     image, parts, depth = drawn
+    marks = project(landmark_points(scene, look, cam2world[:3, 3]), cam2world, intrinsics)[0]
     return {
         "image": image,
         "parts": parts,
@@ -204,10 +194,10 @@ def _records(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> dict[
         "cam2world": cam2world.astype(np.float32),
         "intrinsics": intrinsics.astype(np.float32),
         "gaze_head": gaze.astype(np.float32),
-        "gaze_camera": camera_angles(eyes.head_vector(gaze), cam2world).astype(np.float32),
-        "head_pose": camera_angles(np.array([0.0, 0.0, 1.0]), cam2world).astype(np.float32),
+        "gaze_camera": camera_gaze(head_gaze_vector(gaze), cam2world).astype(np.float32),
+        "head_pose": camera_gaze(np.array([0.0, 0.0, 1.0]), cam2world).astype(np.float32),
         "eye_centers": scene.centers.astype(np.float32),
-        "landmarks": project(landmark_points(scene, look, cam2world[:3, 3]), cam2world, intrinsics).astype(np.float32),
+        "landmarks": marks.astype(np.float32),
     }
 
 
@@ -274,33 +264,47 @@ def render_capture(
     count = int(gazes) if chosen is None else len(chosen)
     if count < 1:
         raise UserError("gazes must be at least 1")
-    rng = np.random.default_rng([who.seed, 2, capture, 3])
+    with renderer.context:  # makes it the current one, should there be others
+        return _draw(renderer, who, capture, count, chosen, views, augment, rig)
+
+
+def _draw(
+    renderer: Renderer,
+    person: Person,
+    capture: int,
+    count: int,
+    chosen: np.ndarray | None,
+    views: int,
+    augment: bool,
+    rig: str,
+) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng([person.seed, 2, capture, 3])
     light = make_light(rng)
     background = make_background(rng, light)
     develop = make_develop(rng, light, augment)
     # the expression is needed before the head's geometry, the gazes after it: plan twice from the same seeds
-    first = plan_capture(who, capture, np.zeros(3), count, views, rig, augment)
-    scene = Scene(renderer, who, first.expression, first.opening)
+    first = plan_capture(person, capture, np.zeros(3), count, views, rig, augment)
+    scene = Scene(renderer, person, first.expression, first.opening)
     try:
         renderer.set_light(light, background)
         scene.start()
-        middle = scene.centers.mean(0)
-        plan = plan_capture(who, capture, middle, count, views, rig, augment)
+        plan = plan_capture(person, capture, scene.centers.mean(0), count, views, rig, augment)
         records = []
-        for g in range(count):
-            gaze = plan.gazes[g] if chosen is None else chosen[g]
+        for g, gaze in enumerate(plan.gazes if chosen is None else chosen):
             look = scene.look(eyes.converge(gaze, scene.centers, plan.distances[g]))
             for v, camera in enumerate(plan.cameras):
                 drawn = renderer.draw(scene.items(), *camera, develop, backdrop_window(camera[0]))
-                record = _records(scene, look, gaze, camera, drawn)
-                if degraded:
-                    record["image"] = degrade(record["image"], np.random.default_rng([who.seed, 2, capture, 4, g, v]))
+                record = _record(scene, look, gaze, camera, drawn)
+                if augment:
+                    record["image"] = degrade(
+                        record["image"], np.random.default_rng([person.seed, 2, capture, 4, g, v])
+                    )
                 record |= {
-                    "person": np.int32(person),
+                    "person": np.int32(person.number),
                     "capture": np.int32(capture),
                     "gaze_index": np.int32(g),
                     "view_index": np.int32(v),
-                    "seed": np.int64(who.seed),
+                    "seed": np.int64(person.seed),
                 }
                 records.append(record)
         return records

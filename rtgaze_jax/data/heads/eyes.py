@@ -8,6 +8,8 @@ import functools
 
 import numpy as np
 
+from rtgaze_jax.data.labels import head_gaze_angles, head_gaze_vector
+
 LIMBUS = 0.4875  # sine of the limbus angle: 5.85 mm on a 12 mm ball
 CORNEA = 0.65  # radius of curvature of the cornea
 IRIS_DEPTH = 0.845  # z of the iris plane
@@ -58,22 +60,9 @@ def template(rings: int = 44, sectors: int = 64) -> tuple[np.ndarray, np.ndarray
     )
 
 
-def head_vector(gaze: np.ndarray) -> np.ndarray:
-    """World unit vectors [..., 3] of head-frame gaze (pitch, yaw) [..., 2] in radians."""
-    pitch, yaw = np.asarray(gaze, float)[..., 0], np.asarray(gaze, float)[..., 1]
-    return np.stack([-np.cos(pitch) * np.sin(yaw), np.sin(pitch), np.cos(pitch) * np.cos(yaw)], -1)
-
-
-def head_angles(vector: np.ndarray) -> np.ndarray:
-    """Head-frame (pitch, yaw) [..., 2] of world vectors [..., 3]."""
-    v = np.asarray(vector, float)
-    v = v / np.linalg.norm(v, axis=-1, keepdims=True)
-    return np.stack([np.arcsin(np.clip(v[..., 1], -1, 1)), np.arctan2(-v[..., 0], v[..., 2])], -1)
-
-
 def rotation(gaze: np.ndarray) -> np.ndarray:
     """[3, 3] turning +z into a head-frame gaze by yaw, then pitch, without roll; columns are the eye's axes."""
-    forward = head_vector(gaze)
+    forward = head_gaze_vector(gaze)
     right = np.cross([0.0, 1.0, 0.0], forward)
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(forward, right), forward], 1)
@@ -81,8 +70,8 @@ def rotation(gaze: np.ndarray) -> np.ndarray:
 
 def converge(gaze: np.ndarray, centers: np.ndarray, distance: float) -> np.ndarray:
     """Each eye's own gaze [2, 2] when both look at the point `distance` world units along `gaze` from their middle."""
-    target = centers.mean(0) + distance * head_vector(gaze)
-    return head_angles(target - centers)
+    target = centers.mean(0) + distance * head_gaze_vector(gaze)
+    return head_gaze_angles(target - centers)
 
 
 def filling(edge: np.ndarray, radius: float, steps: int = 7) -> tuple[np.ndarray, np.ndarray]:

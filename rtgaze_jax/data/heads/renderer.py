@@ -97,6 +97,7 @@ class Renderer:
         """
         self.resolution, self.supersample = resolution, supersample
         self.context = context = create_context(device)
+        context.front_face = "cw"  # the clip matrix turns pictures upside down
         self.samplers: dict = {}
         program = self._program
         self.surfaces = {n: program("surface.vert", f"{n}.frag") for n in ("skin", "eye", "hair", "object", "lens")}
@@ -295,9 +296,17 @@ class Renderer:
 
     def _draw_item(self, item: Item, extra: dict) -> None:
         program = self.surfaces[item.shader]
+        self._cull(item)
         self._bind(program, item.textures)
         assign(program, {"nearer": 0.0} | item.uniforms | extra)
         item.mesh.draw(program)
+
+    def _cull(self, item: Item) -> None:
+        """Skin has one side: the inside of a nostril must not show where it pierces a thin wing of the nose."""
+        if item.shader == "skin":
+            self.context.enable(self.context.CULL_FACE)
+        else:
+            self.context.disable(self.context.CULL_FACE)
 
     def _draw_labels(self, items: list[Item], matrix: np.ndarray, position: np.ndarray) -> None:
         context = self.context
@@ -310,6 +319,7 @@ class Renderer:
         for item in items:
             if item.part == 0:
                 continue
+            self._cull(item)
             if item.shader == "strand":
                 values = {"part": float(item.part), "least": item.uniforms["label_width"]}
                 assign(self.strand_label_program, values)

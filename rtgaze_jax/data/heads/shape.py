@@ -10,6 +10,7 @@ import numpy as np
 
 from rtgaze_jax.data.heads import eyes
 from rtgaze_jax.data.heads.assets import Pack, Proxy, apply_stencils, load_pack
+from rtgaze_jax.data.labels import head_gaze_vector
 
 UNIT = 3.7  # dm per world unit
 RISE = 0.15  # dm from the middle of eyes and mouth up to the world origin
@@ -255,7 +256,7 @@ def _set_lids(vertices: np.ndarray, head: Head, k: int, side: str, lids: Lids, g
 
 def _bulge(offsets: np.ndarray, gaze: np.ndarray) -> np.ndarray:
     """How far the cornea stands out of the eyeball [n], in radii, below offsets [n, 3] from its centre."""
-    cosine = offsets @ eyes.head_vector(gaze) / np.linalg.norm(offsets, axis=1)
+    cosine = offsets @ head_gaze_vector(gaze) / np.linalg.norm(offsets, axis=1)
     return eyes.profile(np.arccos(np.clip(cosine, -1, 1))) - 1
 
 

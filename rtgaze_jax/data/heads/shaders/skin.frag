@@ -36,7 +36,8 @@ void main() {
     vec3 n = normalize(abs(det) * n0 - depth * slope + 1e-9 * n0);
 
     vec3 albedo = tone * pow(pow(texture(picture, uv).rgb, vec3(2.2)) / mean, vec3(0.85));
-    albedo = mix(albedo, albedo * lips, lip);
+    float light_lip = dot(albedo, vec3(0.4, 0.4, 0.2)) / dot(tone, vec3(0.4, 0.4, 0.2));
+    albedo = mix(albedo, tone * vec3(0.92, 0.58, 0.58) * mix(0.75, light_lip, 0.5) * lips, lip * 0.75);
     float blood = (fine.g * 0.5 + broad.g - 0.75) * (1.0 - mark.w);
     albedo *= exp(-blood * redness * vec3(0.12, 0.42, 0.38) - (1.0 - fine.r) * 0.16 * pores * vec3(0.7, 1.0, 1.0) + 0.08 * pores * vec3(0.7, 1.0, 1.0));
     float spot = clamp(fine.b * 1.5, 0.0, 1.0) * smoothstep(0.35, 0.65, broad.g) * freckles * smoothstep(6.4, 6.9, rest.y) * (1.0 - lip);
