@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.models.eyes import sample_image
-from rtgaze_jax.models.layers import conv, with_coordinates
+from rtgaze_jax.models.layers import conv, dense, gaussian, initialize, with_coordinates
 
 _FORWARD = np.array([0.0, 0.0, -1.0], np.float32)  # camera axes: a look into the lens
 _SIDE = np.array([1.0, -1.0], np.float32)  # the subject's right eye is mirrored
@@ -103,9 +103,9 @@ class FusedBlock(nn.Module):
         y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(x)
         y = nn.silu(conv(wide, 3, self.stride, dtype=self.dtype)(y))
         y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(y)
-        gate = nn.silu(nn.Dense(max(8, wide // 8), dtype=self.dtype)(y.mean((1, 2))))
-        y = y * nn.sigmoid(nn.Dense(wide, dtype=self.dtype)(gate))[:, None, None]
-        y = conv(self.features, 1, dtype=self.dtype, init=nn.initializers.variance_scaling(0.5, "fan_in", "normal"))(y)
+        gate = nn.silu(dense(max(8, wide // 8), self.dtype)(y.mean((1, 2))))
+        y = y * nn.sigmoid(dense(wide, self.dtype)(gate))[:, None, None]
+        y = conv(self.features, 1, dtype=self.dtype, init=gaussian(fan_in=0.5))(y)
         return x + y if x.shape == y.shape else y
 
 
@@ -125,7 +125,7 @@ class Trunk(nn.Module):
                 x = FusedBlock(width, c.expansion, 2 if i == 0 else 1, self.dtype)(x)
         x = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(x))
         x = conv(max(8, c.widths[-1] // 7), 1, dtype=self.dtype, name="squeeze")(x)
-        return nn.silu(nn.Dense(c.features, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return nn.silu(dense(c.features, self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class GazeEstimator(nn.Module):
@@ -150,18 +150,17 @@ class GazeEstimator(nn.Module):
         each = Trunk(c, dtype, name="eye")(eye_crops.reshape(2 * b, *eye_crops.shape[2:])).reshape(b, -1)
         face = Trunk(c, dtype, name="face")(face_crop)
         # how far off the optical axis an eye is seen turns its picture by degrees
-        where = nn.Dense(32, dtype=dtype, name="where")(((eyes - 0.5) * 8).reshape(b, 4).astype(dtype))
+        where = dense(32, dtype, name="where")(((eyes - 0.5) * 8).reshape(b, 4).astype(dtype))
         x = jnp.concatenate([each, face, where], -1)
-        x = nn.silu(nn.Dense(c.features, dtype=dtype, name="join")(x)).astype(jnp.float32)
-        init = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        out = nn.Dense(6, kernel_init=init, name="directions")(x)
+        x = nn.silu(dense(c.features, dtype, name="join")(x)).astype(jnp.float32)
+        out = dense(6, init=gaussian(fan_in=0.01), name="directions")(x)
         return {"gaze": _unit(out[:, :3] + _FORWARD), "head": _unit(out[:, 3:] + _FORWARD)}
 
 
 def init_estimator(config: EstimatorConfig, key: Array) -> dict[str, Any]:
-    """Fresh parameters; traceable."""
+    """Fresh parameters, float32 arrays of the host."""
     eyes, face = jnp.zeros((1, 2, *config.eye_crop, 3)), jnp.zeros((1, config.face_crop, config.face_crop, 3))
-    return GazeEstimator(config).init(key, eyes, face, jnp.full((1, 2, 2), 0.5))["params"]
+    return initialize(GazeEstimator(config), key, eyes, face, jnp.full((1, 2, 2), 0.5))
 
 
 def estimate(

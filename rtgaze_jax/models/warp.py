@@ -16,7 +16,7 @@ from rtgaze_jax.models.eyes import (
     sample_image,
     take_patches,
 )
-from rtgaze_jax.models.layers import conv, fourier, grow, with_coordinates
+from rtgaze_jax.models.layers import conv, dense, fourier, grow, initialize, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
 
 _MIRROR = np.array(
@@ -62,7 +62,7 @@ class GazeWarp(nn.Module):
         dtype = jnp.dtype(c.dtype)
         condition = fourier(jnp.concatenate([source, target], -1), GAZE_FREQUENCIES).astype(dtype)
         for _ in range(2):
-            condition = nn.leaky_relu(nn.Dense(c.condition, dtype=dtype)(condition), 0.1)
+            condition = nn.leaky_relu(dense(c.condition, dtype)(condition), 0.1)
         x = conv(c.widths[0], dtype=dtype, name="stem")(with_coordinates(patches).astype(dtype))
         levels = []
         for i, width in enumerate(c.widths):
@@ -119,6 +119,6 @@ def redirect_eyes(
 
 
 def init_warp(config: WarpConfig, key: Array) -> dict[str, Any]:
-    """Fresh parameters; traceable."""
+    """Fresh parameters, float32 arrays of the host."""
     gaze = jnp.zeros((1, 2))
-    return GazeWarp(config).init(key, jnp.zeros((1, *config.patch, 3)), gaze, gaze)["params"]
+    return initialize(GazeWarp(config), key, jnp.zeros((1, *config.patch, 3)), gaze, gaze)

@@ -17,7 +17,7 @@ CONFIG = dataclasses.replace(PRESETS["tiny"], widths=(8,), depths=(1,))
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "estimator.safetensors"
-    params = jax.jit(init_estimator, static_argnums=0)(CONFIG, jax.random.key(0))
+    params = init_estimator(CONFIG, jax.random.key(0))
     params["directions"]["kernel"] = params["directions"]["kernel"] * 100  # untrained, it hardly looks at the image
     io.save(path, params, {"kind": "estimator", "config": dataclasses.asdict(CONFIG), "frame": "camera"})
     return path

@@ -61,7 +61,7 @@ def test_eye_crops_are_centred_and_the_right_one_is_mirrored():
 def test_a_few_steps_learn_the_gaze_of_spheres(batch):
     config = dataclasses.replace(PRESETS["tiny"], depths=(1, 1))
     goal = estimator(config)
-    params = jax.jit(goal.init)(jax.random.key(0))
+    params = goal.init(jax.random.key(0))
     optimizer = optax.adam(3e-3)
 
     @jax.jit
@@ -80,7 +80,7 @@ def test_a_few_steps_learn_the_gaze_of_spheres(batch):
 
 def test_random_numbers_belong_to_examples_not_to_places(batch):
     goal = estimator(PRESETS["tiny"])
-    params = jax.jit(goal.init)(jax.random.key(0))
+    params = goal.init(jax.random.key(0))
     loss = jax.jit(goal.loss)
     order = np.random.default_rng(0).permutation(16)
     shuffled = {name: value[order] for name, value in batch[0].items()}
