@@ -27,6 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimator", metavar="FILE", help="gaze estimator (default: the package's own)")
     parser.add_argument("--warp", metavar="FILE", help="weights of the 2D baseline (default: the package's own)")
     parser.add_argument("--teacher", metavar="FILE", help="weights of a teacher, as another baseline")
+    parser.add_argument("--vgg16", metavar="FILE", help="converted VGG16: adds LPIPS")
+    parser.add_argument("--inception", metavar="FILE", help="converted Inception: adds FID")
     parser.add_argument("--own-eyes", action="store_true", help="the network finds the eyes, instead of the labels")
 
 
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from rtgaze_jax.evaluation.gaze import ESTIMATOR, load_estimator
     from rtgaze_jax.evaluation.predictors import load_baselines, load_model
     from rtgaze_jax.evaluation.protocol import from_directory
+    from rtgaze_jax.evaluation.scores import References
     from rtgaze_jax.inference.network import use_compilation_cache
     from rtgaze_jax.weights import io
 
@@ -59,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
         end = "\n" if done == total else "\r"
         print(f"{done}/{total} pairs", end=end, file=sys.stderr, flush=True)
 
-    measured = evaluation.measure(pairs, methods, estimator, progress=progress)
+    references = References(args.vgg16, args.inception)
+    measured = evaluation.measure(pairs, methods, estimator, progress=progress, references=references)
     about = {
         "weights_sha256": io.read_header(weights)["sha256"],
         "estimator_sha256": io.read_header(args.estimator or ESTIMATOR)["sha256"],

@@ -29,6 +29,8 @@ COLUMNS = {  # figure: heading, digits, which way is better
     "identity": ("identity", 3, "higher"),
     "perceptual_lite0": ("perceptual_lite0", 3, "lower"),
     "frechet_lite0": ("frechet_lite0", 1, "lower"),
+    "lpips": ("LPIPS", 3, "lower"),
+    "fid": ("FID", 1, "lower"),
     "consistency_3d": ("3D consistency, dB", 1, "higher"),
     "depth_error_mm": ("depth, mm", 2, "lower"),
     "iris_slope_x": ("iris slope x", 2, "to 1"),
@@ -64,6 +66,8 @@ def table(result: Mapping[str, Any], subset: str = "all") -> str:
     methods = {n: f if subset == "all" else f[subset] for n, f in methods.items()}
     lines = ["| | " + " | ".join(methods) + " |", "|---|" + "---|" * len(methods)]
     for name, (heading, digits, better) in COLUMNS.items():
+        if name not in methods["model"]:
+            continue
         cells = [_cell(figures[name], digits) for figures in methods.values()]
         lines.append(f"| {heading} ({better}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)

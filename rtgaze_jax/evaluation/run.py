@@ -9,9 +9,20 @@ import numpy as np
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features.distances import frechet_lite0
 from rtgaze_jax.evaluation.gaze import Estimator
+from rtgaze_jax.evaluation.metrics import frechet_distance
 from rtgaze_jax.evaluation.predictors import Predictor, Student
 from rtgaze_jax.evaluation.protocol import PairSet, describe
-from rtgaze_jax.evaluation.scores import SCORES, eye_positions, labels, score, second_difference, truth_of, whiten
+from rtgaze_jax.evaluation.scores import (
+    NO_REFERENCES,
+    SCORES,
+    References,
+    eye_positions,
+    labels,
+    score,
+    second_difference,
+    truth_of,
+    whiten,
+)
 from rtgaze_jax.evaluation.statistics import Interval, mean_interval, set_interval, slope_interval
 
 DIGITS = 6  # significant ones in the results
@@ -38,6 +49,7 @@ def measure(
     estimator: Estimator,
     *,
     chunk: int = CHUNK,
+    references: References = NO_REFERENCES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
     """Measures all methods on all pairs, `chunk` at a time (every chunk has that size, so each program compiles once).
@@ -50,15 +62,15 @@ def measure(
         rows = np.minimum(np.arange(first, first + chunk), len(pairs) - 1)  # the last chunk is filled up
         real = len(pairs) - first
         batch = pairs.batch(rows)
-        truth = truth_of(batch, estimator)
+        truth = truth_of(batch, estimator, references)
         about.append(_cut(_about(batch), real))
-        truths.append(_cut({name: truth[name] for name in ("lite0", "iris")}, real))
+        truths.append(_cut({name: truth[name] for name in ("lite0", "iris", "inception") if name in truth}, real))
         for name, method in methods.items():
             prediction = method(batch)
             if prediction["image"].shape != truth["image"].shape:
                 made, given = prediction["image"].shape[1], truth["image"].shape[1]
                 raise UserError(f"the weights of '{name}' make images of {made} pixels, the data has {given}")
-            tables[name].append(_cut(score(prediction, batch, truth, estimator), real))
+            tables[name].append(_cut(score(prediction, batch, truth, estimator, references), real))
         progress(min(first + chunk, len(pairs)), len(pairs))
     return Measured(_join(about), _join(truths), {name: _join(table) for name, table in tables.items()})
 
@@ -84,6 +96,10 @@ def figures(measured: Measured, method: str, subset: str = "all") -> dict[str, I
     truth = {name: value[rows] for name, value in measured.truth.items()}
     found = {name: mean_interval(table[name], people) for name in SCORES}
     found["frechet_lite0"] = set_interval(frechet_lite0, table["lite0"], truth["lite0"], people)
+    if "lpips" in table:
+        found["lpips"] = mean_interval(table["lpips"], people)
+    if "inception" in table:
+        found["fid"] = set_interval(frechet_distance, table["inception"], truth["inception"], people)
     both = np.repeat(people, 2)
     for axis, name in enumerate(("iris_slope_x", "iris_slope_y")):
         true, seen = (x["iris"][..., axis].reshape(-1) for x in (truth, table))

@@ -4,6 +4,8 @@ SCORES names the figures of one pair (float, NaN where there is nothing to measu
 figures of whole sets come: features of Frechet distances and positions of irises.
 """
 
+import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -14,7 +16,13 @@ from jaxtyping import Array, Float, UInt8
 from rtgaze_jax.data.labels import camera_gaze, gaze_vector, head_gaze_vector, project
 from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.evaluation import metrics
-from rtgaze_jax.evaluation.features.distances import face_embeddings, lite0_features, perceptual_lite0
+from rtgaze_jax.evaluation.features.distances import (
+    face_embeddings,
+    inception_features,
+    lite0_features,
+    lpips_vgg,
+    perceptual_lite0,
+)
 from rtgaze_jax.evaluation.gaze import Directions, Estimator
 from rtgaze_jax.evaluation.protocol import Batch
 from rtgaze_jax.geometry.camera import WORLD_UNIT_MM
@@ -36,6 +44,18 @@ SCORES = (
     "consistency_3d",  # dB: the prediction against another view of the same result, warped by the depth
 )
 FEATURES = ("lite0", "iris")
+
+
+@dataclasses.dataclass(frozen=True)
+class References:
+    """Converted networks that the package cannot ship ('rtgaze weights convert'): with vgg16 there is a score "lpips",
+    with inception features "inception" for the FID."""
+
+    vgg16: str | os.PathLike | None = None
+    inception: str | os.PathLike | None = None
+
+
+NO_REFERENCES = References()
 
 # Points of a face relative to its eyes, in distances between the eyeballs' centres (x to the subject's left, y up, z
 # out of the face): left eye outer and inner corner, right eye outer and inner corner, base of the nose.
@@ -72,12 +92,13 @@ def labels(batch: Batch) -> Directions:
     return {"gaze": np.stack([turn(g, c) for g, c in pairs]), "head": np.stack([turn(head, c) for _, c in pairs])}
 
 
-def truth_of(batch: Batch, estimator: Estimator) -> dict[str, Any]:
+def truth_of(batch: Batch, estimator: Estimator, references: References = NO_REFERENCES) -> dict[str, Any]:
     """Everything about the targets that does not depend on a prediction: computed once for all methods."""
     image = whiten(batch["target_image"], batch["target_face_mask"])
     eyes = eye_positions(batch)
     points = face_points(batch["eye_centers"], batch["target_camera"], image.shape[1])
-    return {
+    extra = {"inception": inception_features(image, references.inception)} if references.inception else {}
+    return extra | {
         "image": image,
         "eyes": eyes,
         "points": points,
@@ -89,7 +110,13 @@ def truth_of(batch: Batch, estimator: Estimator) -> dict[str, Any]:
     }
 
 
-def score(prediction: dict[str, np.ndarray], batch: Batch, truth: dict[str, Any], estimator: Estimator) -> dict:
+def score(
+    prediction: dict[str, np.ndarray],
+    batch: Batch,
+    truth: dict[str, Any],
+    estimator: Estimator,
+    references: References = NO_REFERENCES,
+) -> dict[str, np.ndarray]:
     """All SCORES [b] and FEATURES [b, ...] of predictions: image uint8, and optionally depth and consistency_3d."""
     image = whiten(prediction["image"], batch["target_face_mask"])
     found = estimator(image, truth["eyes"])
@@ -108,6 +135,10 @@ def score(prediction: dict[str, np.ndarray], batch: Batch, truth: dict[str, Any]
         "lite0": lite0_features(image),
         "iris": iris_positions(image, batch["target_parts"]),
     }
+    if references.vgg16:
+        values["lpips"] = lpips_vgg(image, truth["image"], references.vgg16)
+    if references.inception:
+        values["inception"] = inception_features(image, references.inception)
     if "depth" in prediction:
         known = batch["target_face_mask"] & (batch["target_depth"] > 0)
         error = np.abs(prediction["depth"] - batch["target_depth"].astype(np.float32)) * WORLD_UNIT_MM

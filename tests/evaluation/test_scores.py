@@ -119,6 +119,19 @@ def test_perfect_images_have_perfect_scores(pairs, no_networks):
         assert found[name] == {"mean": 1.0, "low": 1.0, "high": 1.0}
 
 
+def test_reference_networks_add_their_figures(pairs, no_networks, monkeypatch):
+    monkeypatch.setattr(scores, "lpips_vgg", lambda a, b, path: np.full(len(a), float(path)))
+    monkeypatch.setattr(
+        scores, "inception_features", lambda images, path: images[:, ::16, ::16, 0].reshape(len(images), -1)
+    )
+    references = scores.References(vgg16="0.25", inception="some file")
+    measured = run.measure(pairs, {"model": copy_source}, read_spheres, references=references)
+    found = run.result(measured, pairs, {})
+    assert found["lpips"]["mean"] == 0.25
+    assert found["fid"]["mean"] > 0
+    assert "lpips" not in run.result(run.measure(pairs, {"model": copy_source}, read_spheres), pairs, {})
+
+
 def test_labels_are_the_records_own(pairs):
     batch = pairs.batch(range(8))
     found = scores.labels(batch)

@@ -135,6 +135,7 @@ def _face():
     return load_face_embedding()
 
 
+@functools.cache
 def _converted(path: str | os.PathLike, kind: str) -> dict:
     params, header = io.load(path)
     if header.get("kind") != kind:
