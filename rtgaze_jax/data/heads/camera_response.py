@@ -16,10 +16,10 @@ def make_develop(rng: np.random.Generator, light: Light, augment: bool) -> Devel
     cast = light.ambient.mean(0) * np.pi + light.key_colour * 0.4
     cast = cast / (cast @ (0.3, 0.59, 0.11))
     balance = cast ** -(rng.uniform(0.45, 1.0)) * np.exp(rng.normal(0, 0.035, 3))
-    exposure = 2.15 / light.level * np.exp(rng.normal(0, 0.22))
+    exposure = 2.45 / light.level * np.exp(rng.normal(0, 0.24))
     contrast, saturation, lift = rng.uniform(0.0, 0.42), rng.uniform(0.8, 1.15), rng.uniform(0, 0.03)
     if not augment:
-        balance, exposure, contrast, saturation, lift = 1 / cast, 2.15 / light.level, 0.15, 1.0, 0.0
+        balance, exposure, contrast, saturation, lift = 1 / cast, 2.45 / light.level, 0.15, 1.0, 0.0
     return Develop(np.asarray(balance * exposure, float), float(contrast), float(saturation), float(lift))
 
 

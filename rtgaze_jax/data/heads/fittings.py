@@ -11,6 +11,7 @@ from rtgaze_jax.data.heads.shape import UNIT, Head, bind, vertex_normals
 from rtgaze_jax.data.record import PARTS
 
 HAIR_THRESHOLD = 0.55
+HAIR_CENTER = np.array([0.0, 0.05, -0.22], np.float32)  # world units
 CLOTHES_NEARER = 0.0035  # in clip depth: about 6 mm, so that the skin below does not show through
 EAR_REST = ((0.735, 7.375, 0.42), (-0.735, 7.375, 0.42))  # where temples lie on the unshaped head, dm
 GREY = np.full((4, 4, 4), 255, np.uint8)
@@ -51,7 +52,13 @@ def place_bound(item: Item, name: str, head: Head, base: np.ndarray) -> None:
     """Move a bound mesh to posed base vertices."""
     proxy = load_pack().proxies[name]
     placed = head.place(bind(proxy, base))
-    item.mesh.move(np.concatenate([placed, vertex_normals(placed, proxy.faces)], 1)[proxy.vertex])
+    normals = vertex_normals(placed, proxy.faces)
+    if name.startswith("hair/"):
+        # cards cross each other at all angles: shade them like the rounded mass they stand for
+        outward = placed - HAIR_CENTER
+        outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+        normals = normals * np.sign((normals * outward).sum(1, keepdims=True)) * 0.4 + outward * 0.6
+    item.mesh.move(np.concatenate([placed, normals], 1)[proxy.vertex])
 
 
 def hair_item(renderer: Renderer, person: Person) -> Item:
@@ -80,9 +87,10 @@ def mouth_items(renderer: Renderer) -> dict[str, Item]:
             bound_mesh(renderer, name),
             "object",
             PARTS.mouth,
-            {"tint": np.array(tint), "gloss": gloss, "metal": 0.0, "cavity": 1.0},
+            {"tint": np.array(tint), "gloss": gloss, "metal": 0.0, "cavity": 0.35},
             {"picture": stored(renderer, texture)},
             casts=False,
+            offset=0.014,
         )
         for name, (texture, tint, gloss) in looks.items()
     }
@@ -90,7 +98,11 @@ def mouth_items(renderer: Renderer) -> dict[str, Item]:
 
 def clothes_item(renderer: Renderer, person: Person) -> Item:
     """A collar."""
-    uniforms = {"tint": np.array(person.clothes_tint), "gloss": 0.05, "metal": 0.0, "cavity": 0.6}
+    pixels = load_texture(f"clothes_{person.clothes}")[..., :3]
+    place = load_pack().proxies[f"clothes/{person.clothes}"].uv % 1 * (np.array(pixels.shape[1::-1]) - 1)
+    worn = (pixels[place[:, 1].astype(int), place[:, 0].astype(int)] / 255.0) ** 2.2
+    tint = np.clip(np.array(person.clothes_colour) / np.maximum(np.median(worn, 0), 0.02), 0.05, 10)
+    uniforms = {"tint": tint, "gloss": 0.05, "metal": 0.0, "cavity": 0.6}
     return Item(
         bound_mesh(renderer, f"clothes/{person.clothes}"),
         "object",

@@ -107,7 +107,7 @@ def make_light(rng: np.random.Generator) -> Light:
         _window(env, center, size, power * temperature(rng, 0.25), int(rng.integers(1, 4)), rng.uniform(0.06, 0.2))
     elevation = rng.uniform(0.05, 1.0) if outdoor else rng.uniform(0.0, 0.85)
     key = unit(np.clip(rng.normal(0, 0.75), -1.5, 1.5), elevation)
-    strength = rng.choice((0.15, 0.6, 1.2, 2.2), p=(0.25, 0.3, 0.3, 0.15)) * rng.uniform(0.7, 1.4)
+    strength = rng.choice((0.15, 0.6, 1.2, 2.2), p=(0.18, 0.26, 0.34, 0.22)) * rng.uniform(0.7, 1.4)
     key_colour = strength * temperature(rng, 0.2)
     glow = np.clip((rays @ key - 0.985) / 0.008, 0, 1)[..., None] * key_colour * 10
     soft = cv2.GaussianBlur(np.concatenate([env] * 3, 1), (0, 0), 5)[:, ENV_SHAPE[1] : 2 * ENV_SHAPE[1]]

@@ -17,11 +17,11 @@ PEOPLE = 2**31  # people per split
 
 # visible colour of the outer iris, of its inner zone, and how often they occur (sRGB)
 IRIS_COLOURS = (
-    ((70, 44, 26), (96, 60, 30), 0.40),  # brown
+    ((70, 45, 28), (86, 56, 32), 0.40),  # brown
     ((40, 26, 18), (58, 38, 24), 0.16),  # dark brown
-    ((104, 74, 38), (138, 96, 44), 0.10),  # amber
-    ((92, 96, 58), (136, 96, 48), 0.11),  # hazel
-    ((84, 104, 84), (128, 116, 70), 0.07),  # green
+    ((98, 70, 40), (120, 84, 46), 0.10),  # amber
+    ((92, 92, 58), (118, 88, 52), 0.11),  # hazel
+    ((88, 102, 82), (112, 104, 70), 0.07),  # green
     ((96, 122, 148), (142, 138, 108), 0.09),  # blue
     ((122, 146, 166), (160, 166, 160), 0.04),  # light blue
     ((108, 118, 124), (132, 130, 116), 0.03),  # grey
@@ -183,7 +183,7 @@ class Person:
     beard_style: int
     glasses: Glasses | None
     clothes: str
-    clothes_tint: tuple[float, float, float]
+    clothes_colour: tuple[float, float, float]
 
 
 def person_seed(split: str, number: int) -> int:
@@ -268,7 +268,7 @@ def _pick(rng: np.random.Generator, options, shares) -> int:
 
 def _iris(rng: np.random.Generator, caucasian: float) -> Iris:
     shares = np.array([c[2] for c in IRIS_COLOURS])
-    shares[2:] *= 0.08 + 1.3 * caucasian**2
+    shares[2:] *= 0.03 + 1.3 * caucasian**2
     outer, inner, _ = IRIS_COLOURS[_pick(rng, IRIS_COLOURS, shares)]
     shift = np.exp(rng.normal(0, 0.09, 3) + rng.normal(0, 0.16))
     return Iris(
@@ -322,11 +322,11 @@ def sample_person(split: str, number: int) -> Person:
     colour = np.array(HAIR_COLOURS[_pick(rng, HAIR_COLOURS, shares)][0]) * np.exp(
         rng.normal(0, 0.15, 3) + rng.normal(0, 0.2)
     )
-    if rng.random() < 0.03 and age < 50:
-        colour = rng.uniform(0.02, 0.4, 3)
     styles = [s for s in HAIR_STYLES if s != "afro01" or african > 0.35]
     hair = styles[_pick(rng, styles, [HAIR_STYLES[s][0 if sex == "male" else 1] for s in styles])]
     brow = colour * np.array((0.62, 0.60, 0.60)) if colour.max() > 0.05 else colour
+    if rng.random() < 0.03 and age < 50:
+        colour = rng.uniform(0.02, 0.4, 3)  # dyed; the brows are not
     facial = sex == "male" and rng.random() < 0.62
     beard = float(rng.uniform(0.02, 0.13)) if facial and rng.random() < 0.45 else 0.0
     scale = 1.0 + 0.05 * (male - 0.5)
@@ -382,5 +382,7 @@ def sample_person(split: str, number: int) -> Person:
         beard_style=int(rng.integers(4)),
         glasses=_glasses(rng, scale) if rng.random() < 0.15 else None,
         clothes=str(rng.choice([name for name in CLOTHES if name.startswith(sex)])),
-        clothes_tint=_triple(np.exp(rng.normal(0, 0.35) + rng.normal(0, 0.22, 3))),
+        clothes_colour=_triple(
+            np.clip(rng.uniform(0.02, 0.55) * np.exp(rng.normal(0, 0.32, 3) * rng.uniform(0, 1.6)), 0.008, 0.75)
+        ),
     )

@@ -112,8 +112,14 @@ def plan_brows(person: Person) -> HairPlan:
     half = np.interp(s * 0.47 + 0.11, BROW_X, BROW_HALF) * brows.thickness
     off = (y - line) / half
     edge = rng.normal(0, 0.14, len(x))
-    inside = (np.abs(off) < 1 + edge) & (s > -0.02 + 0.05 * edge) & (s < 1.0 + 0.05 * edge)
-    share = 0.34 * brows.density * np.clip(1.15 - 0.45 * off**2, 0.2, 1) * np.clip((s + 0.12) / 0.22, 0.25, 1)
+    inside = (np.abs(off) < 1 + edge) & (s > -0.02 + 0.05 * edge) & (s < 0.93 + 0.05 * edge)
+    share = (
+        0.34
+        * brows.density
+        * np.clip(1.15 - 0.45 * off**2, 0.2, 1)
+        * np.clip((s + 0.12) / 0.22, 0.25, 1)
+        * np.clip((1.02 - s) / 0.3, 0, 1)
+    )
     chosen = np.flatnonzero(inside & (rng.random(len(x)) < share * 2.6))
     roots, s, off = roots.keep(chosen), s[chosen], off[chosen]
     side = np.sign(roots.rest[:, 0])
@@ -214,10 +220,10 @@ def plan_lashes(person: Person) -> tuple[LashPlan, LashPlan]:
         parts = []
         for run, top in zip(runs, tops, strict=True):
             upper = top == max(tops)
-            count = 95 if upper else 46
+            count = 125 if upper else 60
             t = np.sort(rng.uniform(0.08, 0.97, count) if upper else rng.uniform(0.14, 0.95, count))
             # lashes gather into small tufts
-            t = t + 0.35 * (np.round(t * 24) / 24 - t)
+            t = t + 0.40 * (np.round(t * 30) / 30 - t)
             outer = t if k == 0 else 1 - t
             place = np.interp(t * (len(run) - 1), np.arange(len(run)), np.unwrap(np.array(run), period=len(ring)))
             length = np.where(upper, 0.082, 0.048) * (0.55 + 0.55 * np.clip(outer * 1.3, 0, 1)) * person.lashes
@@ -228,7 +234,7 @@ def plan_lashes(person: Person) -> tuple[LashPlan, LashPlan]:
                     length=length * rng.uniform(0.65, 1.1, count),
                     lean=(t - 0.5) * 1.1 + rng.normal(0, 0.16, count),
                     curl=rng.uniform(0.7, 1.2, count),
-                    width=np.full(count, 0.0010 if upper else 0.0007) * rng.uniform(0.75, 1.15, count),
+                    width=np.full(count, 0.0013 if upper else 0.0008) * rng.uniform(0.75, 1.15, count),
                     shade=np.exp(rng.normal(0, 0.12, count)).astype(np.float32),
                 )
             )

@@ -88,13 +88,13 @@ void main() {
     vec3 wetn = n;
     // the meniscus of tears along the lower lid tilts the surface up
     float tear = smoothstep(0.75, 0.25, below) * smoothstep(-0.3, 0.05, below);
-    wetn = normalize(wetn + vec3(0.0, 0.9, 0.1) * tear);
+    wetn = normalize(wetn + vec3(0.0, 0.7, 0.1) * tear);
     float f = fresnel(max(dot(wetn, v), 0.0), 0.025);
     vec3 r = reflect(-v, wetn);
     float clear = smoothstep(0.0, 1.1, above) * smoothstep(-0.55, 0.05, r.y) * smoothstep(-0.2, 0.2, dot(r, normalize(position - center)));
     float blur = mix(2.0, 0.0, smoothstep(1.05, 0.95, rr / LIMBUS) * (1.0 - still));
-    vec3 mirror = fetch_environment(r, blur + 1.5 * tear + log2(max(pixel * 14.0, 1.0)));
-    c += mirror * f * clear * mix(0.8, 1.0, iris) * (1.0 + 1.2 * tear);
+    vec3 mirror = fetch_environment(r, blur + 2.2 * tear + log2(max(pixel * 14.0, 1.0)));
+    c += mirror * f * clear * mix(0.8, 1.0, iris);
     c += key_colour * lit * clear * lobe(wetn, v, key_direction, 0.09) * fresnel(max(dot(normalize(v + key_direction), v), 0.0), 0.025);
     colour = vec4(max(c, 0.0), 1.0);
 }

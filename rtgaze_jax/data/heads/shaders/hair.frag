@@ -10,6 +10,9 @@ in vec2 uv;
 in vec4 mark;
 in vec4 ambient;
 out vec4 colour;
+float hash(float x) { return fract(sin(x * 12.9898) * 43758.547); }
+float streak(float x) { return mix(hash(floor(x)), hash(floor(x) + 1.0), smoothstep(0.0, 1.0, fract(x))); }
+
 void main() {
     vec4 t = texture(picture, uv);
     t.a *= 1.0 - mark.x;
@@ -18,12 +21,15 @@ void main() {
     if (dot(n, v) < 0.0) n = -n;
     float shade = dot(pow(t.rgb, vec3(2.2)), vec3(0.3, 0.59, 0.11)) / mean;
     shade = 0.35 + 1.45 * shade / (1.2 + shade);
-    vec3 albedo = hair_colour * mix(1.0, shade, 0.85);
+    // hair falls along the head: down the slope of the surface, strand by strand a little differently
+    vec3 fall = vec3(0.35 * (shade - 1.0), -1.0, -0.25);
+    vec3 along = normalize(fall - n * dot(fall, n) + 1e-6);
+    float lane = dot(position, cross(n, vec3(0.0, -0.97, -0.24)));
+    shade *= 0.62 + 0.42 * streak(lane * 420.0 + 3.0 * uv.y) + 0.34 * streak(lane * 150.0 + 11.0);
+    vec3 albedo = hair_colour * shade;
     float lit = key_shadow(position, 0.004);
     float ndl = clamp((dot(n, key_direction) + 0.35) / 1.8, 0.0, 1.0);
     vec3 c = albedo * (ambient.rgb * mix(0.55, 1.0, ambient.a) + key_colour * ndl * lit) / PI * 1.3;
-    vec3 along = dFdx(position) * dFdy(uv.x) - dFdy(position) * dFdx(uv.x);
-    along = normalize(along + 1e-9);
     vec3 h = normalize(v + key_direction);
     float th = dot(along, h);
     float s = sqrt(max(1.0 - th * th, 0.0));

@@ -44,6 +44,7 @@ void main() {
     albedo *= exp(-spot * vec3(0.45, 0.95, 1.25));
     // lid edge: a little redder; the wet rim is pink mucosa
     albedo *= mix(vec3(1.0), vec3(0.86, 0.70, 0.68), lid * (1.0 - wet) * 0.85);
+    albedo *= mix(vec3(1.0), vec3(0.60, 0.50, 0.47), smoothstep(0.55, 1.0, lid) * (1.0 - wet));  // roots of the lashes
     albedo = mix(albedo, albedo * vec3(1.0, 0.62, 0.58) * 0.9 + vec3(0.10, 0.03, 0.03), wet);
     // shadow of shaved hair
     float shave = stubble * clamp(mark.w, 0.0, 1.0);
