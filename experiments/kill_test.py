@@ -1,11 +1,12 @@
-"""Kills a run with -9 at random moments, resumes it each time, and compares the end with an undisturbed run's, bit by bit.
+"""Kills a run with -9 at random moments, resumes it each time, and compares the end with an undisturbed run's.
 
-  python experiments/kill_test.py --kills 20 --workdir /tmp/kill_test            # the tiny student on synthetic heads
-  python experiments/kill_test.py --kills 20 --workdir /tmp/kill_test --command "python tests/training/toy.py --delay 0.02"
+  python experiments/kill_test.py --kills 20 --workdir /tmp/kill_test      # the tiny student on synthetic heads
+  python experiments/kill_test.py --workdir /tmp/kill_test \
+      --command "python tests/training/toy.py --config=tests/training/toy.py --delay 0.05"
 
---command is the program to run; `--workdir DIR` is appended. It must end by itself. Moments are drawn from the whole life of a
-process (start, compilation, steps, checkpoints), after an undisturbed run has shown how long that is. Prints one line per
-kill and ends with exit code 0 if both SHA-256 (parameters, optimizer, keys, loader position) agree, 1 if not.
+--command is the program to run; `--workdir DIR` is appended. It must end by itself. Moments are drawn from the whole
+life of a process (start, compilation, steps, checkpoints), after an undisturbed run has shown how long that is. Prints
+one line per kill; exit code 0 if both ends have the same SHA-256 (parameters, optimizer, keys, loader position).
 """
 
 import argparse
@@ -85,19 +86,16 @@ def main() -> int:
         if describe(target)["sha256"] != expected["sha256"]:
             break
         shutil.rmtree(target)
-    if target.exists() or early == 0:
-        if launch([*command, f"--workdir={target}"], log).wait():
-            print(f"the last resume failed; see {log}", file=sys.stderr)
-            return 1
-    found = describe(target) if target.exists() else expected
+    if launch([*command, f"--workdir={target}"], log).wait():
+        print(f"the last resume failed; see {log}", file=sys.stderr)
+        return 1
+    found = describe(target)
     same = found["sha256"] == expected["sha256"]
-    print(
-        f"after {len(killed)} kills ({early + 1} lives): step {found['step']}, {found['sha256']}: {'equal' if same else 'DIFFERENT'}"
-    )
+    verdict = "equal" if same else "DIFFERENT"
+    print(f"{len(killed)} kills in {early + 1} lives: step {found['step']}, {found['sha256']}: {verdict}")
     if args.json:
-        args.json.write_text(
-            json.dumps({"kills": killed, "lives": early + 1, "equal": same, "expected": expected, "found": found})
-        )
+        record = {"kills": killed, "lives": early + 1, "equal": same, "expected": expected, "found": found}
+        args.json.write_text(json.dumps(record, indent=1))
     return 0 if same else 1
 
 

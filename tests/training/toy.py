@@ -1,11 +1,10 @@
-"""A problem that trains in milliseconds, to test all that surrounds a model; also a program to kill and resume."""
+"""A problem that trains in milliseconds, to test all that surrounds a model; also a program, as `rtgaze train`."""
 
 import argparse
 import dataclasses
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # as a program it is a fresh process, whose devices nobody has chosen yet
@@ -94,8 +93,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay", type=float, default=0.0, help="seconds per batch")
+    parser.add_argument("--cache", help="folder for compiled programs")
     args, rest = parser.parse_known_args()
-    config, workdir, allow_change = main.parse([f"--config={Path(__file__)}", *rest])
+    config, workdir, allow_change = main.parse(rest)
+    if args.cache:
+        jax.config.update("jax_compilation_cache_dir", args.cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     parallel.initialize(config.parallel)
     devices = parallel.make_parallel(config.parallel)
     rows = devices.local_batch(config.batch_size, config.accumulate)
