@@ -60,7 +60,7 @@ NO_REFERENCES = References()
 # Points of a face relative to its eyes, in distances between the eyeballs' centres (x to the subject's left, y up, z
 # out of the face): left eye outer and inner corner, right eye outer and inner corner, base of the nose.
 _FACE_POINTS = np.array(
-    [[0.75, 0.0, 0.08], [0.27, -0.03, 0.12], [-0.75, 0.0, 0.08], [-0.27, -0.03, 0.12], [0.0, -0.76, 0.45]]
+    [[0.72, -0.01, 0.08], [0.28, -0.04, 0.12], [-0.72, -0.01, 0.08], [-0.28, -0.04, 0.12], [0.0, -0.79, 0.45]]
 )
 _EYE_SHARE = 2e-4  # of the image's pixels: a smaller visible eyeball has no centroid worth the name
 
