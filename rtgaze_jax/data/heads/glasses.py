@@ -35,6 +35,11 @@ def outline(glasses: Glasses, grow: float = 0.0) -> np.ndarray:
     return np.stack([x * (1 + 0.10 * y / glasses.height), y], 1)
 
 
+def _sag(points: np.ndarray) -> np.ndarray:
+    """How far the curved lens plane falls back [...] at lens coordinates [..., 2]."""
+    return np.sqrt(CURVE**2 - (points**2).sum(-1)) - CURVE
+
+
 def _tube(path: np.ndarray, across: np.ndarray, up: np.ndarray, closed: bool) -> Triple:
     """A tube with an elliptic section around a path [n, 3]; half axes `across` and `up` are vectors [n, 3]."""
     n, sides = len(path), 8
@@ -93,23 +98,22 @@ def build(glasses: Glasses, eyes: np.ndarray, radius: float, face: np.ndarray, e
         for px, py in rim[::4]:
             near = np.hypot(face[:, 0] - middle_x - side * (offset + px), face[:, 1] - y - py) < 0.04
             if near.any():
-                lean = py * np.sin(TILT) - px * np.sin(WRAP)
-                depth = max(depth, face[near, 2].max() + 0.012 - lean)
-    depth = min(depth, middle[2] + radius * 1.1 + 0.26)
+                lean = py * np.sin(TILT) - px * np.sin(WRAP) + _sag(np.array([px, py]))
+                depth = max(depth, face[near, 2].max() + 0.014 - lean)
+    depth = min(depth, middle[2] + radius * 1.1 + 0.45)
     metal = glasses.metal > 0.5
     half = glasses.rim / 2
     deep = half if metal else THICKNESS / 2
     for side, ear in ((1.0, ears[0]), (-1.0, ears[1])):
         center = np.array([middle_x + side * offset, y, depth])
         edge = outline(glasses, half * 0.6)
-        sag = lambda p: np.sqrt(CURVE**2 - (p**2).sum(-1)) - CURVE  # noqa: E731
-        path = _seat(np.column_stack([edge, sag(edge)]), center, side)
+        path = _seat(np.column_stack([edge, _sag(edge)]), center, side)
         outward = np.column_stack([edge / np.linalg.norm(edge, axis=1, keepdims=True), np.zeros(SIDES)])
         across = _seat(outward * half, np.zeros(3), side)
         forward = _seat(np.array([[0, 0, deep]]), np.zeros(3), side)
         frame.append(_tube(path, across, np.repeat(forward, SIDES, 0), True))
         hinge_local = np.array([[glasses.width / 2 + 0.03, glasses.height * 0.22, -0.01]])
-        start = _seat(np.array([[glasses.width / 2, glasses.height * 0.2, float(sag(rim[0]))]]), center, side)[0]
+        start = _seat(np.array([[glasses.width / 2, glasses.height * 0.2, float(_sag(rim[0]))]]), center, side)[0]
         hinge = _seat(hinge_local, center, side)[0] + np.array([0, 0, -0.03])
         bend = ear + np.array([side * 0.02, 0.02, 0.0])
         between = (hinge + bend) / 2 + np.array([side * 0.02, 0, 0])
@@ -121,7 +125,7 @@ def build(glasses: Glasses, eyes: np.ndarray, radius: float, face: np.ndarray, e
         frame.append(_tube(path, sideways, np.tile([0.0, arm, 0.0], (len(path), 1)), False))
         rings = np.linspace(0, 1, 7)[1:]
         grid = np.concatenate([np.zeros((1, 2)), (rings[:, None, None] * outline(glasses)[None]).reshape(-1, 2)])
-        local = np.column_stack([grid, sag(grid)])
+        local = np.column_stack([grid, _sag(grid)])
         normal = local + np.array([0, 0, CURVE])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
         fan = [[0, 1 + j, 1 + (j + 1) % SIDES] for j in range(SIDES)]

@@ -163,7 +163,7 @@ def make_background(rng: np.random.Generator, light: Light, size: int = 160) -> 
             )
         if kind == "street":
             leaves = np.clip(smooth_noise(rng, shape, 5) + smooth_noise(rng, shape, 14), -1.5, 2.5)[..., None]
-            green = np.array((0.10, 0.16, 0.05)) * np.exp(rng.normal(0, 0.3, 3))
+            green = np.array((0.075, 0.105, 0.045)) * np.exp(rng.normal(0, 0.3, 3))
             mask = np.clip(smooth_noise(rng, shape, size / 3) * 2 + rng.uniform(-1, 1.5), 0, 1)[..., None]
             canvas = canvas * (1 - mask) + mask * green * np.exp(0.6 * leaves)
     if kind == "bokeh" or rng.random() < 0.15:

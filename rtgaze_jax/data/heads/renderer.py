@@ -253,6 +253,7 @@ class Renderer:
             "shadow_matrix": column_major(self.shadow_matrix),
             "pixel": pixel,
             "least": 1.0,
+            "brightest": 0.07 * self.light.level,
         }
         textures = {"environment": self.environment, "shadow_map": self.shadow_map}
         for name, program in self.surfaces.items():

@@ -182,9 +182,10 @@ class Scene:
 
     def items(self) -> list[Item]:
         """All items in drawing order."""
-        out = [self.skin, *self.fillings, *self.balls, *self.bound.values(), *self.glasses]
+        # the costly skin comes last of the solid ones, so that what hair and clothes hide is not shaded
+        solid = [*self.glasses[:1], *self.bound.values(), *self.balls, *self.fillings, self.skin]
         hairs = [self.brows, self.lashes] if self.beard is None else [self.beard, self.brows, self.lashes]
-        return out + hairs
+        return [*solid, *hairs, *self.glasses[1:]]
 
     def start(self) -> None:
         """Place everything at a straight gaze and trace the capture's ambient light."""

@@ -24,8 +24,8 @@ void main() {
     // hair falls along the head: down the slope of the surface, strand by strand a little differently
     vec3 fall = vec3(0.35 * (shade - 1.0), -1.0, -0.25);
     vec3 along = normalize(fall - n * dot(fall, n) + 1e-6);
-    float lane = dot(position, cross(n, vec3(0.0, -0.97, -0.24)));
-    shade *= 0.62 + 0.42 * streak(lane * 420.0 + 3.0 * uv.y) + 0.34 * streak(lane * 150.0 + 11.0);
+    float lane = atan(position.x, position.z + 0.24);   // strands run down from the crown
+    shade *= 0.70 + 0.32 * streak(lane * 150.0 + 3.0 * uv.y) + 0.28 * streak(lane * 52.0 + 11.0);
     vec3 albedo = hair_colour * shade;
     float lit = key_shadow(position, 0.004);
     float ndl = clamp((dot(n, key_direction) + 0.35) / 1.8, 0.0, 1.0);
