@@ -153,7 +153,7 @@ def detect(image: np.ndarray) -> np.ndarray:
     return _merge(np.concatenate(found).astype(np.float32))
 
 
-def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Intersection over union of one box [4] with boxes [N, 4]."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     common = np.prod(np.clip(high - low, 0, None), -1)
@@ -166,7 +166,7 @@ def _merge(detections: np.ndarray) -> np.ndarray:
     rest = detections[np.argsort(-detections[:, 0], kind="stable")]
     merged = []
     while len(rest):
-        same = _overlap(rest[0, 1:5], rest[:, 1:5]) > _MAX_OVERLAP
+        same = overlap(rest[0, 1:5], rest[:, 1:5]) > _MAX_OVERLAP
         same[0] = True
         mean = np.average(rest[same], axis=0, weights=rest[same, 0])
         mean[0] = rest[0, 0]
@@ -256,6 +256,6 @@ def find_faces(image: np.ndarray) -> list[Face]:
         face = face_in_region(image, _region(points[:2], points[2], points[3], _DETECTION_TO_MESH))
         # a second look, centred on the mesh, makes the result independent of the window that found the face
         face = face and track_face(image, face)
-        if face and (not faces or _overlap(face.box, np.stack([f.box for f in faces])).max() < _MAX_OVERLAP):
+        if face and (not faces or overlap(face.box, np.stack([f.box for f in faces])).max() < _MAX_OVERLAP):
             faces.append(face)
     return sorted(faces, key=lambda face: -face.size)
