@@ -55,7 +55,7 @@ class Student:
         scene = _student_scene(self.params, self.config, batch["source_image"], moved, self.own_eyes)
         camera = moved["target_camera"]
         out = _student_view(self.params, self.config, scene, camera)
-        aside = transform_camera(_turn(_SIDE_STEP)[None], camera)
+        aside = transform_camera(jnp.asarray(_turn(_SIDE_STEP))[None], camera)
         other = _student_view(self.params, self.config, scene, aside)
         agreement = _agreement(out, camera, other, aside, batch["target_face_mask"])
         return jax.device_get(out | {"consistency_3d": agreement})
@@ -122,7 +122,7 @@ def _student_scene(params, config, image, labels, own_eyes):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _student_view(params, config, scene, camera):
-    out = RTGaze(config).apply({"params": params}, scene, camera, method="render")
+    out: Any = RTGaze(config).apply({"params": params}, scene, camera, method="render")
     return {"image": _to_uint8(out["image"]), "depth": out["depth"].astype(jnp.float32)}
 
 
@@ -130,7 +130,7 @@ def _student_view(params, config, scene, camera):
 def _portrait_view(params, config, image, labels):
     model = PortraitGenerator(config)
     source = image.astype(jnp.float32) / 127.5 - 1
-    out = model.apply({"params": params}, source, labels["source_camera"], labels["target_camera"])
+    out: Any = model.apply({"params": params}, source, labels["source_camera"], labels["target_camera"])
     return _to_uint8(out["image"])
 
 

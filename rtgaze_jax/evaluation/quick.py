@@ -25,8 +25,9 @@ BRIEF = ("gaze_error_deg", "gaze_error_label_deg", "head_error_deg", "psnr_face"
 
 def render_people(people: int, resolution: int, workers: int | None = None) -> list[Record]:
     """The first test people, GAZES x VIEWS records each, rendered by `workers` processes (default: all cores)."""
-    options = {"resolution": resolution, "gazes": GAZES, "views": VIEWS, "workers": workers or os.cpu_count() or 1}
-    return [r for capture in stream_captures("test", count=people, **options) for r in capture]
+    workers = workers or os.cpu_count() or 1
+    captures = stream_captures("test", resolution=resolution, gazes=GAZES, views=VIEWS, workers=workers, count=people)
+    return [record for capture in captures for record in capture]
 
 
 def quick_evaluate(
@@ -47,15 +48,15 @@ def quick_evaluate(
     began = time.monotonic()
     methods: dict[str, Predictor] = {"model": Student(weights_params, config), **load_baselines()}
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        rendering = pool.submit(render_people, people, resolution, workers) if records is None else None
-        warm = [pool.submit(method, _blank(resolution)) for method in methods.values()]
+        rendering = pool.submit(lambda: records or render_people(people, resolution, workers))
+        warm: list[concurrent.futures.Future] = [pool.submit(m, _blank(resolution)) for m in methods.values()]
         warm.append(pool.submit(_warm_scores, estimator, resolution))
         for done in warm:
             done.result()
-        records = rendering.result() if rendering is not None else records
+        faces = rendering.result()
     rendered = time.monotonic()
-    grid = Grid(len(records) // (GAZES * VIEWS), GAZES, VIEWS)
-    chosen = protocol.from_records(records, grid, min(pairs, protocol.most_pairs(grid)))
+    grid = Grid(len(faces) // (GAZES * VIEWS), GAZES, VIEWS)
+    chosen = protocol.from_records(faces, grid, min(pairs, protocol.most_pairs(grid)))
     measured = run.measure(chosen, methods, estimator)
     found = run.result(measured, chosen, {})
     seconds = {"prepare": round(rendered - began, 1), "measure": round(time.monotonic() - rendered, 1)}

@@ -11,7 +11,7 @@ from rtgaze_jax.evaluation.features.distances import frechet_lite0
 from rtgaze_jax.evaluation.gaze import Estimator
 from rtgaze_jax.evaluation.metrics import frechet_distance
 from rtgaze_jax.evaluation.predictors import Predictor, Student
-from rtgaze_jax.evaluation.protocol import PairSet, describe
+from rtgaze_jax.evaluation.protocol import Batch, PairSet, describe
 from rtgaze_jax.evaluation.scores import (
     NO_REFERENCES,
     SCORES,
@@ -75,7 +75,7 @@ def measure(
     return Measured(_join(about), _join(truths), {name: _join(table) for name, table in tables.items()})
 
 
-def _about(batch: Mapping[str, np.ndarray]) -> Table:
+def _about(batch: Batch) -> Table:
     head = labels(batch)["head"]
     gaze = batch["target_gaze"].astype(np.float64)
     return {

@@ -48,7 +48,8 @@ PRESETS = {
 
 def config_from_dict(values: Any) -> EstimatorConfig:
     """The configuration of a mapping such as a weights header's; unknown keys raise TypeError."""
-    return EstimatorConfig(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in dict(values).items()})
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in dict(values).items()}
+    return EstimatorConfig(**known)
 
 
 def resize(image: Float[Array, "B H W C"], side: int) -> Float[Array, "B side side C"]:
@@ -168,7 +169,8 @@ def estimate(
 ) -> dict[str, Float[Array, "B 3"]]:
     """Gaze and head directions (unit vectors in camera axes) of square images in [0, 1], eyes at `eyes`."""
     eye_crops, face = take_crops(image, eyes, config)
-    return GazeEstimator(config).apply({"params": params}, eye_crops * 2 - 1, face * 2 - 1, eyes)
+    out: Any = GazeEstimator(config).apply({"params": params}, eye_crops * 2 - 1, face * 2 - 1, eyes)
+    return out
 
 
 def _unit(vector: Float[Array, "... 3"]) -> Float[Array, "... 3"]:

@@ -45,7 +45,8 @@ PRESETS = {
 
 def config_from_dict(values: Any) -> WarpConfig:
     """The configuration of a mapping such as a weights header's; unknown keys raise TypeError."""
-    return WarpConfig(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in dict(values).items()})
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in dict(values).items()}
+    return WarpConfig(**known)
 
 
 class GazeWarp(nn.Module):
@@ -98,7 +99,7 @@ def warp_patches(
     """Eye patches (left, right, not mirrored, in [-1, 1]) after the change of gaze."""
     each = lambda gaze: (gaze[:, None] * _MIRROR).reshape(-1, 2)  # noqa: E731
     flat = mirrored(patches).reshape(-1, *patches.shape[2:])
-    out = GazeWarp(config).apply({"params": params}, flat, each(source_gaze), each(target_gaze))
+    out: Any = GazeWarp(config).apply({"params": params}, flat, each(source_gaze), each(target_gaze))
     return mirrored(out.reshape(patches.shape))
 
 

@@ -104,7 +104,7 @@ def estimator(config: EstimatorConfig, *, augment: bool = True) -> Objective:
 
     def loss(params: Any, frozen: Any, batch: dict[str, Array], key: Array, step: Array) -> tuple[Array, Metrics]:
         eyes, face, data = crops_of(batch, jax.random.fold_in(key, 1) if augment else None)
-        out = model.apply({"params": params["model"]}, eyes * 2 - 1, face * 2 - 1, data["eyes"])
+        out: Any = model.apply({"params": params["model"]}, eyes * 2 - 1, face * 2 - 1, data["eyes"])
         chord = {n: jnp.sqrt(jnp.square(out[n] - data[n]).sum(-1) + 1e-6).mean() for n in ("gaze", "head")}
         errors = {f"{n}_error_deg": vector_angle_deg(out[n], data[n]).mean() for n in ("gaze", "head")}
         return chord["gaze"] + HEAD_WEIGHT * chord["head"], errors
