@@ -189,7 +189,7 @@ class Trainer:
     def _save(self) -> None:
         means = self._since_save.take()
         best = {self.config.checkpoint.best: means.get(self.config.checkpoint.best, float("inf"))}
-        self.checkpoints.save(self.state, self.position, self.plain, best)
+        self.checkpoints.save(self.parallel.shared(self.state), self.position, self.plain, best)
         self._saved = time.monotonic()
 
     def run(self) -> Result:

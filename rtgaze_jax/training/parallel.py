@@ -73,6 +73,10 @@ class Parallel:
 
         return jax.tree.map(place, tree)
 
+    def shared(self, tree: Any) -> Any:
+        """A step's result as arrays that span all processes (pmap's span this one only), as checkpoints need them."""
+        return self.replicate(tree) if self.mode == "pmap" and jax.process_count() > 1 else tree
+
     def local_batch(self, batch_size: int, accumulate: int = 1) -> int:
         """This process's share of a global batch. UserError where it does not divide evenly."""
         if batch_size % (self.devices * accumulate):
