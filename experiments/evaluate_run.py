@@ -6,12 +6,6 @@ python experiments/evaluate_run.py runs/small/weights.safetensors [--estimator F
 import argparse
 import json
 
-from rtgaze_jax import files
-from rtgaze_jax.evaluation.gaze import load_estimator
-from rtgaze_jax.evaluation.quick import quick_evaluate
-from rtgaze_jax.models.config import from_dict
-from rtgaze_jax.weights import io
-
 
 def main() -> None:
     """Parses arguments, evaluates, prints."""
@@ -22,6 +16,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--json", help="file for the whole result, with intervals")
     args = parser.parse_args()
+
+    # here, not above: rendering processes import this file again and need none of it
+    from rtgaze_jax import files
+    from rtgaze_jax.evaluation.gaze import load_estimator
+    from rtgaze_jax.evaluation.quick import quick_evaluate
+    from rtgaze_jax.models.config import from_dict
+    from rtgaze_jax.weights import io
+
     params, header = io.load(args.weights)
     config = from_dict(header["config"])
     found = quick_evaluate(
@@ -31,5 +33,5 @@ def main() -> None:
         files.write_bytes(args.json, json.dumps(found, indent=1).encode())
 
 
-if __name__ == "__main__":  # rendering processes import this file again
+if __name__ == "__main__":
     main()

@@ -19,6 +19,7 @@ from rtgaze_jax.data.record import Grid, Record
 from rtgaze_jax.errors import UserError
 
 PAIR_SEED = 0
+MOST = 1000  # pairs by default
 Batch = dict[str, np.ndarray]
 
 
@@ -88,25 +89,24 @@ def from_records(records: Sequence[Record], grid: Grid, count: int, name: str = 
 def from_directory(directory: str | Path, count: int | None = None, split: str | None = None) -> PairSet:
     """The protocol's pairs of a data set on disk (default: its split "test", or the only one it has).
 
-    count: gaze_heads has 1000 pairs by default, or all if there are fewer; of the lineage's sets, every k-th pair is
-    kept so that all people remain. UserError where the data is missing or the protocol does not fit it.
+    count: of the lineage's sets every k-th pair is kept, so that all people remain; other data has MOST pairs by
+    default, or fewer where there are fewer. UserError where the data is missing or the protocol does not fit it.
     """
     from rtgaze_jax.data import storage
 
     if split is None and "test" in storage.manifests(directory):
         split = "test"
     source = storage.RecordSource(directory, storage.only_split(directory, split))
-    name = source.manifest.name
-    if name in LINEAGE:
-        people = np.array([int(r["person"]) for r in _read(source, ("person",), range(len(source)))])
-        pairs = lineage_pairs(people, LINEAGE[name].block)
+    name, grid = source.manifest.name, source.grid
+    if isinstance(grid, Grid):
+        pairs = fixed_pairs(grid, min(MOST, most_pairs(grid)) if count is None else count, PAIR_SEED)
+    elif name in LINEAGE:
+        pairs = lineage_pairs(grid.rows["person"], LINEAGE[name].block)
         if count is not None and count < len(pairs):
             pairs = pairs[np.linspace(0, len(pairs), count, endpoint=False).astype(int)]
     else:
-        pairs = fixed_pairs(source.grid, min(1000, most_pairs(source.grid)) if count is None else count, PAIR_SEED)
-    return PairSet(
-        name, pairs, pairs_hash(pairs, source.manifest.identity), functools.partial(_read, source, RECORD_KEYS)
-    )
+        pairs = fixed_pairs(grid, min(MOST, len(grid)) if count is None else count, PAIR_SEED)
+    return PairSet(name, pairs, pairs_hash(pairs, source.manifest.identity), functools.partial(_read, source))
 
 
 def most_pairs(grid: Grid) -> int:
@@ -127,7 +127,10 @@ def describe(name: str) -> Mapping[str, Any]:
     }
 
 
-def _read(source: Any, keys: Sequence[str], numbers: Sequence[int]) -> list[Record]:
+def _read(source: Any, numbers: Sequence[int]) -> list[Record]:
     from rtgaze_jax.data.record import decode
 
-    return [decode(source[int(number)], keys) for number in numbers]
+    records = [decode(source[int(number)], RECORD_KEYS) for number in numbers]
+    if any("gaze_head" not in record for record in records):
+        raise UserError("these people's gaze is withheld: evaluate on a split that has gaze labels")
+    return records

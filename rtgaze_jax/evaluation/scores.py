@@ -142,7 +142,8 @@ def score(
     if "depth" in prediction:
         known = batch["target_face_mask"] & (batch["target_depth"] > 0)
         error = np.abs(prediction["depth"] - batch["target_depth"].astype(np.float32)) * WORLD_UNIT_MM
-        values["depth_error_mm"] = (error * known).sum((1, 2)) / np.maximum(known.sum((1, 2)), 1)
+        mean = (error * known).sum((1, 2)) / np.maximum(known.sum((1, 2)), 1)
+        values["depth_error_mm"] = np.where(known.any((1, 2)), mean, np.nan)
     pixels = _pixel_scores(image, truth["image"], batch["target_face_mask"], batch["target_eye_mask"])
     return {name: np.asarray(value) for name, value in (values | pixels).items()}
 
