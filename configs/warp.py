@@ -39,7 +39,7 @@ def get_config(name: str = "small") -> ConfigDict:
         config.data.update(workers=1, gazes=3, views=2, capacity=8, minimum=2)
         config.checkpoint.every_steps = 50
     else:
-        config.update(batch_size=32, total_steps=5000, ema_decay=0.998)
+        config.update(batch_size=32, total_steps=3000, ema_decay=0.998)
         config.optim.update(lr=7e-4, warmup=200)
         config.log.images_every = 1000
     return config

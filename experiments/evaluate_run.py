@@ -21,9 +21,11 @@ def main() -> None:
     from rtgaze_jax import files
     from rtgaze_jax.evaluation.gaze import load_estimator
     from rtgaze_jax.evaluation.quick import quick_evaluate
+    from rtgaze_jax.inference.network import use_compilation_cache
     from rtgaze_jax.models.config import from_dict
     from rtgaze_jax.weights import io
 
+    use_compilation_cache()
     params, header = io.load(args.weights)
     config = from_dict(header["config"])
     found = quick_evaluate(
