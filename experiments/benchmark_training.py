@@ -154,9 +154,10 @@ def main() -> int:
         rows.append(row)
         print(
             f"{row['preset']} {row['image_size']} on {devices} x {row['kind']} ({row['mode']}), "
-            f"batch {row['batch_size']}: {row['samples_per_second']:.1f} samples/s, step {row['ms_step']:.1f} ms
-            (data {row['ms_data']:.2f}, host " f"{row['ms_host']:.2f}), {row['memory_peak_gib']:.1f} GiB, compiled in
-            {row['compile_seconds']:.0f} s, " f"{row['scaling']:.2f}x one device",
+            f"batch {row['batch_size']}: {row['samples_per_second']:.1f} samples/s, "
+            f"step {row['ms_step']:.1f} ms (data {row['ms_data']:.2f}, host {row['ms_host']:.2f}), "
+            f"{row['memory_peak_gib']:.1f} GiB, compiled in {row['compile_seconds']:.0f} s, "
+            f"{row['scaling']:.2f}x one device",
             flush=True,
         )
     if args.json:
