@@ -11,7 +11,10 @@ the view does in part of the pairs. `draw_pairs` and `fixed_pairs` choose record
     frontal view
 
 Gaze is in the head frame, the world of cameras and eye centres is the head frame; units as in
-`rtgaze_jax.data.record`.
+`rtgaze_jax.data.record`. Where a data set has no depth, target_depth is 0 (unknown) everywhere.
+
+Records lie on a grid (synthetic people: `record.Grid`) or have holes (real people: `index.Index`); all functions take
+both.
 """
 
 import hashlib
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from rtgaze_jax.data.index import Index
 from rtgaze_jax.data.labels import camera_label
 from rtgaze_jax.data.record import Grid, Record, eye_mask, face_mask
 from rtgaze_jax.errors import UserError
@@ -38,8 +42,9 @@ def pack(records: Sequence[Record]) -> Arrays:
     """
     arrays = empty_arrays(len(records), records[0]["image"].shape[0])
     for i, record in enumerate(records):
-        for key in ("image", "parts", "depth", "eye_centers", "person"):
+        for key in ("image", "parts", "eye_centers", "person"):
             arrays[key][i] = record[key]
+        arrays["depth"][i] = record.get("depth", 0)
         arrays["gaze"][i] = record["gaze_head"]
         arrays["camera"][i] = camera_label(record["cam2world"], record["intrinsics"])
     return arrays
@@ -59,11 +64,15 @@ def empty_arrays(count: int, resolution: int) -> Arrays:
     }
 
 
-def draw_pairs(rng: np.random.Generator, grid: Grid, captures: np.ndarray, same_view: float = 0.5) -> np.ndarray:
+def draw_pairs(
+    rng: np.random.Generator, grid: Grid | Index, captures: np.ndarray, same_view: float = 0.5
+) -> np.ndarray:
     """One random pair inside each of the captures [n]: record numbers int64 [n, 3] of source, target and frontal image.
 
     A share `same_view` of the pairs keeps the source's view; the others take another view, where the capture has one.
     """
+    if isinstance(grid, Index):
+        return grid.draw_pairs(rng, captures, same_view, SAME_GAZE)
     n = len(captures)
     source_gaze, source_view = rng.integers(grid.gazes, size=n), rng.integers(grid.views, size=n)
     # A step of 1 to size - 1 around the circle reaches every other number with equal probability.
@@ -74,12 +83,14 @@ def draw_pairs(rng: np.random.Generator, grid: Grid, captures: np.ndarray, same_
     return _record_numbers(grid, np.asarray(captures), source_gaze, source_view, target_gaze, target_view)
 
 
-def fixed_pairs(grid: Grid, count: int, seed: int = 0) -> np.ndarray:
+def fixed_pairs(grid: Grid | Index, count: int, seed: int = 0) -> np.ndarray:
     """The pairs of an evaluation, int64 [count, 3] as in draw_pairs: all different, the gaze always changes.
 
     The captures take turns, so that all people count alike; every second round of turns keeps the view.
     Raises UserError where the grid has fewer such pairs.
     """
+    if isinstance(grid, Index):
+        return grid.fixed_pairs(count, seed)
     rng = np.random.default_rng([seed, *grid])
     gazes = [(s, t) for s, t in itertools.product(range(grid.gazes), repeat=2) if s != t]
     same = [(s, v, t, v) for s, t in gazes for v in range(grid.views)]

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from rtgaze_jax.data.index import Index
 from rtgaze_jax.data.pairs import RECORD_KEYS, draw_pairs, gather, pack
 from rtgaze_jax.data.record import Grid, decode
 from rtgaze_jax.data.storage import RecordSource
@@ -48,6 +49,8 @@ def pair_dataset(
     if batch_size % process_count:
         raise UserError(f"batch size {batch_size} does not split into {process_count} processes: choose a multiple")
     source = RecordSource(directory, split)
+    if "gaze_head" in source.manifest.absent:
+        raise UserError(f"{directory} has no gaze labels, which training needs: use it with 'rtgaze data augment'")
     rows = batch_size // process_count
     load = functools.partial(_load_rows, source, frontal, slice(process_index * rows, (process_index + 1) * rows))
     dataset = (
@@ -68,7 +71,7 @@ def pair_dataset(
     return dataset
 
 
-def _draw(grid: Grid, same_view: float, capture: int, rng: np.random.Generator) -> np.ndarray:
+def _draw(grid: Grid | Index, same_view: float, capture: int, rng: np.random.Generator) -> np.ndarray:
     return draw_pairs(rng, grid, np.array([capture]), same_view)[0]
 
 
@@ -86,7 +89,10 @@ def _load_rows(source: RecordSource, frontal: bool, rows: slice, pairs: np.ndarr
 def _load_pair(source: RecordSource, pair: np.ndarray) -> list[dict[str, Any]]:
     """The decoded records of a pair, or of the same gazes and views of the next capture that is whole."""
     for attempt in range(ATTEMPTS):
-        shifted = (pair + attempt * source.grid.per_capture) % len(source)
+        if isinstance(source.grid, Index):
+            shifted = source.grid.other_pair(pair, attempt)
+        else:
+            shifted = (pair + attempt * source.grid.per_capture) % len(source)
         try:
             return [decode(source[int(number)], RECORD_KEYS) for number in shifted]
         except ValueError as error:

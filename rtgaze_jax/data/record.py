@@ -6,7 +6,11 @@ y up, z out of the face, 1 unit = 370 mm); camera axes are OpenCV's (x right, y 
 yaw) in radians with the ETH-XGaze sign; eyes come in the order (subject's left, subject's right).
 
 A *capture* is one person under one light with one background. Its records form a grid of gazes x views, gaze-major:
-record `gaze_index * views + view_index` of the capture.
+record `gaze_index * views + view_index` of the capture. In data sets of real people the grid has holes and the
+indices are numbers of the original (frame, camera); see `rtgaze_jax.data.index`.
+
+Synthetic records hold all fields. Data sets of real people lack OPTIONAL ones, the same in all of their records
+(`storage.Manifest.absent` says which); what is absent is not in the dict.
 """
 
 import enum
@@ -67,6 +71,10 @@ FIELDS: dict[str, Field] = {
 }
 
 
+OPTIONAL = ("depth", "gaze_head", "gaze_camera")  # what nobody measured on real people, and what is withheld
+GAZE = ("gaze_head", "gaze_camera")
+
+
 class Grid(NamedTuple):
     """The shape of a set of records: `captures` x `gazes` x `views`, flat index in that order."""
 
@@ -90,14 +98,25 @@ def eye_mask(parts: np.ndarray) -> np.ndarray:
     return (parts == PARTS.left_eye) | (parts == PARTS.right_eye)
 
 
-def validate(record: Mapping[str, Any]) -> None:
-    """Checks keys, dtypes and shapes of one decoded record; raises ValueError naming the first difference."""
-    if missing := [key for key in FIELDS if key not in record]:
+def fields(absent: Sequence[str] = ()) -> dict[str, Field]:
+    """The schema of a data set without some optional fields. Raises ValueError where one is not optional."""
+    if required := [key for key in absent if key not in OPTIONAL]:
+        raise ValueError(f"{', '.join(required)} cannot be absent")
+    return {key: field for key, field in FIELDS.items() if key not in absent}
+
+
+def validate(record: Mapping[str, Any], absent: Sequence[str] = ()) -> None:
+    """Checks keys, dtypes and shapes of one decoded record; raises ValueError naming the first difference.
+
+    `absent`: the optional fields that this data set does not have.
+    """
+    schema = fields(absent)
+    if missing := [key for key in schema if key not in record]:
         raise ValueError(f"missing {', '.join(missing)}")
-    if unknown := [key for key in record if key not in FIELDS]:
+    if unknown := [key for key in record if key not in schema]:
         raise ValueError(f"unknown field {', '.join(unknown)}")
     sizes: dict[str, int] = {}
-    for key, field in FIELDS.items():
+    for key, field in schema.items():
         value = np.asarray(record[key])
         if value.dtype != field.dtype:
             raise ValueError(f"{key} is {value.dtype}, not {field.dtype}")
@@ -110,20 +129,22 @@ def validate(record: Mapping[str, Any]) -> None:
         sizes |= {n: size for n, size in zip(field.shape, value.shape, strict=True) if isinstance(n, str)}
 
 
-def encode(record: Mapping[str, Any], jpeg_quality: int | None = None) -> Record:
+def encode(record: Mapping[str, Any], jpeg_quality: int | None = None, absent: Sequence[str] = ()) -> Record:
     """The record as it is stored: PNG bytes (JPEG for the photo where `jpeg_quality` is given), depth as 16-bit PNG.
 
-    Raises ValueError where the record does not fit the schema.
+    Raises ValueError where the record does not fit the schema without the `absent` fields.
     """
-    validate(record)
-    return {key: _ENCODERS[field.coding](record[key], jpeg_quality) for key, field in FIELDS.items()}
+    validate(record, absent)
+    return {key: _ENCODERS[field.coding](record[key], jpeg_quality) for key, field in fields(absent).items()}
 
 
 def decode(encoded: Mapping[str, Any], keys: Sequence[str] | None = None) -> Record:
-    """The decoded record, or only its `keys`. Raises ValueError where bytes are damaged."""
+    """The decoded record, or only its `keys`, without what is absent. Raises ValueError where bytes are damaged."""
     decoded = {}
     for key in FIELDS if keys is None else keys:
         field = FIELDS[key]
+        if key in OPTIONAL and key not in encoded:
+            continue
         try:
             value = _DECODERS[field.coding](encoded[key])
         except Exception as error:  # whatever a codec says about damaged bytes

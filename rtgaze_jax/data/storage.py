@@ -2,6 +2,7 @@
 
     DIR/gaze_heads-test.array_record-00000-of-00050    one tf.Example with encoded images for each record
     DIR/manifest-test.json                             what was asked for, what is there, SHA-256 of every shard
+    DIR/index-train.npy                                data sets of real people: what every record shows (data/index.py)
     DIR/dataset_info.json, features.json               so that `tfds.builder_from_directory(DIR)` reads it too
 
 A shard is written atomically, so an existing one is whole. All records of a capture lie in one shard. TensorFlow is
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from rtgaze_jax import files
-from rtgaze_jax.data.record import FIELDS, SCHEMA_VERSION, Grid, Record, decode
+from rtgaze_jax.data.index import Index
+from rtgaze_jax.data.record import SCHEMA_VERSION, Grid, Record, decode, fields
 from rtgaze_jax.errors import FailureError, UserError
 
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # random access; images are compressed already
@@ -48,12 +50,18 @@ class Manifest:
     left_out: tuple[int, ...] = ()  # people asked for that could not be rendered
     shards: tuple[Shard, ...] = ()
     schema: int = SCHEMA_VERSION
+    absent: tuple[str, ...] = ()  # optional fields that the records lack
+    index: str = ""  # file name of the index; "" where the records form a grid
+
+    @property
+    def records(self) -> int:
+        """How many there are."""
+        return sum(shard.records for shard in self.shards)
 
     @property
     def grid(self) -> Grid:
-        """Captures x gazes x views."""
-        records = sum(shard.records for shard in self.shards)
-        return Grid(records // (self.gazes * self.views), self.gazes, self.views)
+        """Captures x gazes x views, of records that form a grid."""
+        return Grid(self.records // (self.gazes * self.views), self.gazes, self.views)
 
     @property
     def identity(self) -> str:
@@ -68,7 +76,7 @@ def shard_name(name: str, split: str, number: int, count: int) -> str:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes DIR/manifest-SPLIT.json atomically."""
-    counts = {"captures": manifest.grid.captures, "records": sum(shard.records for shard in manifest.shards)}
+    counts = {"records": manifest.records} | ({} if manifest.index else {"captures": manifest.grid.captures})
     content = json.dumps(dataclasses.asdict(manifest) | counts, indent=1, sort_keys=True)
     files.write_bytes(directory / f"manifest-{manifest.split}.json", content.encode())
 
@@ -82,9 +90,11 @@ def find_manifest(directory: Path, split: str) -> Manifest | None:
         content = json.loads(path.read_text())
         if content["schema"] != SCHEMA_VERSION:
             raise UserError(f"{path} has schema {content['schema']}, this version reads {SCHEMA_VERSION}: make it anew")
-        known = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
+        # What has been added since has a default.
+        known = {field.name: content[field.name] for field in dataclasses.fields(Manifest) if field.name in content}
         shards = tuple(Shard(**shard) for shard in known.pop("shards"))
-        return Manifest(**known | {"shards": shards, "left_out": tuple(content["left_out"])})
+        lists = {key: tuple(content.get(key, ())) for key in ("left_out", "absent")}
+        return Manifest(**known | lists | {"shards": shards})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete the folder and make it anew") from error
 
@@ -99,7 +109,8 @@ def manifests(directory: str | Path) -> dict[str, Manifest]:
             found[manifest.split] = manifest
     if not found:
         raise UserError(
-            f"{directory} holds no finished data set: make one with 'rtgaze data heads --out {directory} ...'"
+            f"{directory} holds no finished data set: make one with 'rtgaze data heads --out {directory} ...' or "
+            "'rtgaze data prepare'"
         )
     return found
 
@@ -123,11 +134,13 @@ class RecordSource:
     def __init__(self, directory: str | Path, split: str):
         directory = Path(directory)
         self.manifest = manifests(directory)[only_split(directory, split)]
-        self.grid = self.manifest.grid
-        for shard in self.manifest.shards:
-            if not (directory / shard.file).exists():
-                raise UserError(f"{directory / shard.file} is missing: run the 'rtgaze data heads' that made it again")
-        pieces = [_Piece(str(directory / s.file), 0, s.records, s.records) for s in self.manifest.shards]
+        needed = [shard.file for shard in self.manifest.shards] + [self.manifest.index] * bool(self.manifest.index)
+        for name in needed:
+            if not (directory / name).exists():
+                raise UserError(f"{directory / name} is missing: run the 'rtgaze data' command that made it again")
+        self.grid: Grid | Index
+        self.grid = Index.load(directory / self.manifest.index) if self.manifest.index else self.manifest.grid
+        pieces = [_Piece(str(directory / s.file), 0, s.records, s.records) for s in self.manifest.shards if s.records]
         self._source = _array_record().array_record_data_source.ArrayRecordDataSource(pieces)
 
     def __len__(self) -> int:
@@ -137,7 +150,7 @@ class RecordSource:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         try:
-            return parse(self._source[int(index)])
+            return parse(self._source[int(index)], self.manifest.absent)
         except Exception as error:  # damaged bytes make the reader or the parser fail in many ways
             raise ValueError(f"record {index} cannot be read: {error}") from error
 
@@ -166,41 +179,40 @@ class _Piece:
     examples_in_shard: int
 
 
-def serialize(encoded: Mapping[str, Any]) -> bytes:
+def serialize(encoded: Mapping[str, Any], absent: tuple[str, ...] = ()) -> bytes:
     """An encoded record as a tf.Example; the same record gives the same bytes."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example = tf_example_pb2.Example.FromString(
-        _features().serialize_example(_features().encode_example(dict(encoded)))
-    )
+    features = tfds_features(absent)
+    example = tf_example_pb2.Example.FromString(features.serialize_example(features.encode_example(dict(encoded))))
     return example.SerializeToString(deterministic=True)  # the order of a protobuf map is random otherwise
 
 
-def parse(example: bytes) -> Record:
+def parse(example: bytes, absent: tuple[str, ...] = ()) -> Record:
     """The encoded record in a tf.Example."""
     import tensorflow_datasets as tfds
 
-    skip = {key: tfds.decode.SkipDecoding() for key, field in FIELDS.items() if field.coding != "array"}
-    return dict(_features().deserialize_example_np(example, decoders=skip))
+    skip = {key: tfds.decode.SkipDecoding() for key, field in fields(absent).items() if field.coding != "array"}
+    return dict(tfds_features(absent).deserialize_example_np(example, decoders=skip))
 
 
-def write_shard(path: Path, encoded_records: Iterable[Mapping[str, Any]]) -> None:
+def write_shard(path: Path, encoded_records: Iterable[Mapping[str, Any]], absent: tuple[str, ...] = ()) -> None:
     """Writes encoded records to one ArrayRecord file, atomically."""
     writer_class = _array_record().array_record_module.ArrayRecordWriter
     with files.atomic_path(path) as temporary:
         writer = writer_class(str(temporary), _WRITER_OPTIONS)
         for record in encoded_records:
-            writer.write(serialize(record))
+            writer.write(serialize(record, absent))
         writer.close()
 
 
-def read_shard(path: Path) -> list[Record]:
+def read_shard(path: Path, absent: tuple[str, ...] = ()) -> list[Record]:
     """All encoded records of a file. Raises ValueError where it is damaged."""
     try:
         reader = _array_record().array_record_module.ArrayRecordReader(str(path))
         content = reader.read_all()
         reader.close()
-        return [parse(example) for example in content]
+        return [parse(example, absent) for example in content]
     except Exception as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -211,11 +223,12 @@ def write_tfds_metadata(directory: Path, description: str) -> None:
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
     splits = manifests(directory)
-    name = next(iter(splits.values())).name
+    first = next(iter(splits.values()))
+    name, absent = first.name, first.absent
     identity = DatasetIdentity(
         name=name, version=tfds.core.Version(f"{SCHEMA_VERSION}.0.0"), data_dir=str(directory), module_name=""
     )
-    info = tfds.core.DatasetInfo(builder=identity, features=_features(), description=description)
+    info = tfds.core.DatasetInfo(builder=identity, features=tfds_features(absent), description=description)
     info.set_file_format("array_record")
     info.set_splits(tfds_splits(directory, splits.values()))
     info.write_to_directory(directory)
@@ -239,8 +252,8 @@ def tfds_splits(directory: Path, splits: Iterable[Manifest]) -> Any:
 
 
 @functools.cache
-def _features() -> Any:
-    """The schema as tfds features: encoded images, depth as 16-bit levels (see record.DEPTH_SCALE)."""
+def tfds_features(absent: tuple[str, ...] = ()) -> Any:
+    """The schema as a tfds FeaturesDict: encoded images, depth as 16-bit levels (see record.DEPTH_SCALE)."""
     import tensorflow_datasets as tfds
 
     def feature(field):
@@ -254,12 +267,7 @@ def _features() -> Any:
         shape = tuple(None if isinstance(size, str) else size for size in field.shape)
         return tfds.features.Tensor(shape=shape, dtype=np.dtype(field.dtype), doc=field.doc)
 
-    return tfds.features.FeaturesDict({key: feature(field) for key, field in FIELDS.items()})
-
-
-def tfds_features() -> Any:
-    """The schema as a tfds FeaturesDict."""
-    return _features()
+    return tfds.features.FeaturesDict({key: feature(field) for key, field in fields(absent).items()})
 
 
 @functools.cache

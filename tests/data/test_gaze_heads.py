@@ -152,8 +152,8 @@ def generate_here(directory):
     settings = SETTINGS._replace(people=3)
     work = gaze_heads._shard_worker(None, 0, Path(directory), settings, analytic_head.Camera)
     directory.mkdir(exist_ok=True)
-    summary = work(0)
-    manifest = storage.Manifest("gaze_heads", "train", {}, 2, 2, 32, summary.left_out, (summary.shard,))
+    done = work(0)
+    manifest = storage.Manifest("gaze_heads", "train", {}, 2, 2, 32, tuple(done.notes), (done.shard,))
     storage.write_manifest(directory, manifest)
     return manifest
 

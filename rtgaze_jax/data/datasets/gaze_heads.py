@@ -19,10 +19,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from rtgaze_jax import __version__, files
+from rtgaze_jax import __version__
 from rtgaze_jax.data import storage
+from rtgaze_jax.data.datasets import shards
 from rtgaze_jax.data.heads.stream import MakeRenderer, RenderFunction, head_renderer
-from rtgaze_jax.data.heads.workers import WorkerPool
 from rtgaze_jax.data.record import Record, encode
 from rtgaze_jax.errors import FailureError, UserError
 
@@ -91,62 +91,35 @@ def generate(
     directory = Path(directory)
     asked = settings._asdict() | {"version": __version__, "people_per_shard": PEOPLE_PER_SHARD}
     manifest = storage.Manifest(NAME, settings.split, asked, settings.gazes, settings.views, settings.resolution)
-    there = storage.find_manifest(directory, settings.split)
-    if there is None:
-        storage.write_manifest(directory, manifest)
-    elif there.settings != asked:
-        different = [f"{k} {there.settings.get(k)}, not {v}" for k, v in asked.items() if there.settings.get(k) != v]
-        raise UserError(
-            f"{directory} holds the split '{settings.split}' made with {'; '.join(different)}: "
-            "give the same settings to go on, or another --out"
-        )
-    for stale in directory.glob(f".{NAME}-{settings.split}.*"):
-        stale.unlink()  # half a shard of a process that was killed
+    shards.begin(directory, manifest)
+    people, finished, images = settings.shards(), 0, 0
 
-    shards = settings.shards()
-    summaries: dict[int, _Summary] = {}
-    images = 0
-    with WorkerPool(_shard_worker, (directory, settings, make_renderer), min(workers, len(shards))) as pool:
-        for outcome, _ in pool.run(range(len(shards))):
-            if outcome.error is not None:
-                raise FailureError(f"shard {outcome.task} cannot be written: {outcome.error}")
-            summaries[outcome.task] = outcome.result
-            images += outcome.result.rendered
-            done = sum(len(shards[number]) for number in summaries)
-            report(Progress(done, images, outcome.result.shard.file))
-    ordered = [summaries[number] for number in range(len(shards))]
-    manifest = dataclasses.replace(
-        manifest,
-        left_out=tuple(person for summary in ordered for person in summary.left_out),
-        shards=tuple(summary.shard for summary in ordered),
-    )
-    storage.write_manifest(directory, manifest)
-    storage.write_tfds_metadata(directory, DESCRIPTION)
-    return manifest
+    def count(number: int, done: shards.Done) -> None:
+        nonlocal finished, images
+        finished, images = finished + len(people[number]), images + done.made
+        report(Progress(finished, images, done.shard.file))
 
-
-class _Summary(NamedTuple):
-    shard: storage.Shard
-    left_out: tuple[int, ...]
-    rendered: int  # images, in this run
+    done = shards.fill(_shard_worker, (directory, settings, make_renderer), len(people), workers, count)
+    left_out = tuple(person for item in done for person in item.notes)
+    return shards.finish(directory, dataclasses.replace(manifest, left_out=left_out), done, DESCRIPTION)
 
 
 def _shard_worker(
     _memory, _number, directory: Path, settings: Settings, make_renderer: MakeRenderer
-) -> Callable[[int], _Summary]:
-    """A worker's function: makes sure that a shard is there, and says what it holds."""
-    shards = settings.shards()
+) -> Callable[[int], shards.Done]:
+    """A worker's function: makes sure that a shard is there, and says what it holds and which people it lacks."""
+    people = settings.shards()
     renderers: list[RenderFunction] = []  # made when first needed: finished data needs no OpenGL
 
-    def work(number: int) -> _Summary:
-        path = directory / storage.shard_name(NAME, settings.split, number, len(shards))
+    def work(number: int) -> shards.Done:
+        path = directory / storage.shard_name(NAME, settings.split, number, len(people))
         try:
-            return _summarize(path, shards[number], rendered=False)
+            return _summarize(path, people[number], rendered=False)
         except ValueError:  # absent or damaged
             if not renderers:
                 renderers.append(make_renderer(settings.resolution, None))
-            storage.write_shard(path, _render_shard(renderers[0], settings, shards[number]))
-            return _summarize(path, shards[number], rendered=True)
+            storage.write_shard(path, _render_shard(renderers[0], settings, people[number]))
+            return _summarize(path, people[number], rendered=True)
 
     return work
 
@@ -167,11 +140,11 @@ def _render_shard(render: RenderFunction, settings: Settings, people: range) -> 
         yield from map(encode, records)
 
 
-def _summarize(path: Path, people: range, rendered: bool) -> _Summary:
+def _summarize(path: Path, people: range, rendered: bool) -> shards.Done:
     records = storage.read_shard(path)
     there = {int(record["person"]) for record in records}
-    shard = storage.Shard(path.name, len(records), path.stat().st_size, files.sha256(path))
-    return _Summary(shard, tuple(p for p in people if p not in there), len(records) * rendered)
+    left_out = [person for person in people if person not in there]
+    return shards.Done(shards.describe(path, len(records)), len(records) * rendered, left_out)
 
 
 @dataclasses.dataclass
