@@ -6,7 +6,8 @@ original eye would squint.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -17,7 +18,6 @@ from rtgaze_jax.errors import UserError
 from rtgaze_jax.inference import mesh
 from rtgaze_jax.inference.face import Face
 from rtgaze_jax.inference.tracking import Observation
-from rtgaze_jax.inference.warp import apply
 
 # Each pair: nothing is done at the first value, everything at the second.
 _TURN = (40.0, 32.0)  # degrees between the face and the camera
@@ -25,12 +25,12 @@ _EYE_WIDTH = (8.0, 12.0)  # pixels
 _SCORE = (0.90, 0.97)  # the mesh network's belief in the face
 _GAP = (45.0, 32.0)  # degrees between the wanted gaze and the estimated one: further away is meant
 _OPENNESS, _OPENNESS_SHARE = (0.06, 0.11), (0.45, 0.65)  # lid distance over eye width; and against the usual one
-_CONTRAST, _CONTRAST_SHARE = (0.32, 0.50), (0.38, 0.55)  # iris against white, log intensity; and against the usual one
+_CONTRAST, _CONTRAST_SHARE = (0.40, 0.60), (0.38, 0.55)  # iris against white, log intensity; and against the usual one
 _LIKENESS = (0.25, 0.50)  # correlation of the eye's surroundings with how they used to look
 
 _RELEASE, _RETURN = 0.3, 0.5  # seconds for the whole way out of and back into redirection
 _REOPEN = 0.08  # seconds to come back after a blink
-_USUAL = 2.0  # seconds in which "usual" follows falling values; rising ones are followed at once
+_USUAL, _USUAL_SHUT = 2.0, 20.0  # seconds in which "usual" follows falling values, of visible eyes and of others
 _LEARN = 1.5  # seconds in which the picture of the surroundings is learned anew
 
 _PATCH = (48, 32)  # an eye, upright and two thirds of the picture wide
@@ -91,13 +91,10 @@ def _likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Permission:
-    """How far a frame's face may be changed. strength: of the correction, 0..1. opacity: of the new eyes, 0..1.
-    openness: of the lids, the mean of both eyes.
-    """
+    """How far a frame's face may be changed. strength: of the correction, 0..1. opacity: of the new eyes, 0..1."""
 
     strength: float
     opacity: float
-    openness: float
 
 
 class Gate:
@@ -121,18 +118,20 @@ class Gate:
         return kept | {"usual": self._usual.tolist(), "around": around}
 
     def update(
-        self, pixels: UInt8[np.ndarray, "H W 3"], seen: Observation, time: float, gap: float = 0.0
+        self, pixels: UInt8[np.ndarray, "H W 3"], seen: Observation, time: float, gap: Callable[[], float]
     ) -> Permission:
         """What may be done to the face in this frame.
 
-        gap: degrees between the wanted gaze and the one the face has, as far as it is known.
+        gap: tells the degrees between the wanted gaze and the one the face has; only asked where it matters.
         """
         step = max(time - self._time, 1e-3) if self._time is not None else 0.0
         self._time = time
+        visible = self._see(pixels, seen, step)
+        self._visible = min(visible, self._visible + step / _REOPEN) if step else visible
         width = min(np.linalg.norm(np.subtract(*seen.raw.landmarks[list(c)])) for c in mesh.EYE_CORNERS)
         # what the picture itself moves smoothly may act at once; the rest is slowed down below
         at_once = min(ramp(seen.turn, _TURN), ramp(float(width), _EYE_WIDTH), ramp(seen.raw.score, _SCORE))
-        goal = min(at_once, ramp(gap, _GAP))
+        goal = min(at_once, ramp(gap(), _GAP)) if at_once > 0 and self._visible > 0 else at_once
         if self._strength is None:
             self._strength = goal
         elif goal < self._strength:
@@ -140,17 +139,14 @@ class Gate:
         else:
             self._strength = min(goal, self._strength + step / _RETURN)
         self._strength = min(self._strength, at_once)
-        visible = self._see(pixels, seen, step)
-        self._visible = min(visible, self._visible + step / _REOPEN) if step else visible
-        opened = float(np.mean([openness(seen.raw, side) for side in (0, 1)]))
-        return Permission(self._strength, self._visible, opened)
+        return Permission(self._strength, self._visible)
 
     def _see(self, pixels: np.ndarray, seen: Observation, step: float) -> float:
         """How well both eyes can be seen, 0..1: the worse one counts."""
         patches = [eye_patch(pixels, seen.raw, side) for side in (0, 1)]
         values = np.array([(openness(seen.raw, side), iris_contrast(patches[side])) for side in (0, 1)])
         # what is usual for this person rises at once and falls slowly, so blinks do not lower it
-        decay = np.exp(-step / _USUAL) if step else 0.0
+        decay = np.exp(-step / (_USUAL if self._visible > 0.5 else _USUAL_SHUT))
         self._usual = np.maximum(values, self._usual * decay + values * (1 - decay))
         share = values / np.maximum(self._usual, 1e-6)
         limits = ((_OPENNESS, _OPENNESS_SHARE), (_CONTRAST, _CONTRAST_SHARE))
@@ -192,7 +188,7 @@ class Schedule:
         except ValueError:
             points = []
         times = [time for time, _ in points]
-        ordered = all(a < b for a, b in zip(times, times[1:], strict=False))
+        ordered = all(a < b for a, b in itertools.pairwise(times))
         if not points or not ordered or any(not (0 <= t < 1e6 and 0 <= s <= 1) for t, s in points):
             raise UserError(
                 f"--strength takes a number from 0 to 1, or SECONDS:STRENGTH,... with rising seconds, not '{text}'"

@@ -35,14 +35,14 @@ MAX_VIEW = 60.0
 """View angles beyond this (degrees, either sign) are refused."""
 _TRAINED = (25.0, 35.0)  # degrees of pitch and yaw, for weights whose header does not say
 _EASE = 5.0  # degrees by which a gaze may at most exceed the trained range
-_FADE = 0.2  # below this strength the patch fades out as well, so that no strength makes a visible jump from the photo
+FADE = 0.2  # below this strength the patch fades out as well, so that no strength makes a visible jump from the photo
 
 
 class GazeWarning(UserWarning):
     """Something about a photo or a gaze that the user should know, though there is a result."""
 
 
-def _angles(name: str, pitch: float, yaw: float, limits: tuple[float, float]) -> tuple[float, float]:
+def check_angles(name: str, pitch: float, yaw: float, limits: tuple[float, float]) -> tuple[float, float]:
     """Both angles as floats; UserError for anything that is not a finite number within the limits."""
     checked = []
     for part, value, limit in (("pitch", pitch, limits[0]), ("yaw", yaw, limits[1])):
@@ -91,7 +91,7 @@ class Redirected:
 
     def paste(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """A copy of `pixels` (of the photo's size) with this face's eyes pasted in."""
-        opacity = min(1.0, self.strength / _FADE)
+        opacity = min(1.0, self.strength / FADE)
         return paste_eyes(pixels, self.source.found, self.face, self.source.matrix, opacity)
 
     @functools.cached_property
@@ -122,7 +122,7 @@ class EncodedFace:
 
     def _target(self, pitch: float, yaw: float, frame: str) -> tuple[float, float]:
         """The wanted gaze in the camera frame, degrees; warns where it had to be eased."""
-        pitch, yaw = _angles("gaze", pitch, yaw, (MAX_PITCH, MAX_YAW))
+        pitch, yaw = check_angles("gaze", pitch, yaw, (MAX_PITCH, MAX_YAW))
         if frame == "head":
             radians = jnp.radians(jnp.array([[pitch, yaw]], jnp.float32))
             pitch, yaw = np.degrees(np.asarray(head_to_camera_gaze(radians, self._features["pose"])[0])).tolist()
@@ -180,7 +180,7 @@ class EncodedFace:
         to the left of the image. pitch, yaw, frame: the gaze, as in `redirect`, so relative to the PHOTO's camera,
         not to the new viewpoint.
         """
-        up, left = _angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
+        up, left = check_angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
         return self._view(self._target(pitch, yaw, frame), orbit_camera(left, up))
 
 
@@ -190,6 +190,12 @@ class Redirector:
     def __init__(self, network: Network, header: dict | None = None):
         self.network = network
         self.header = dict(header or {})
+
+    @property
+    def trained(self) -> tuple[float, float]:
+        """The degrees of pitch and yaw (either sign) that the network was trained on."""
+        pitch, yaw = self.header.get("gaze_range_degrees") or _TRAINED
+        return float(pitch), float(yaw)
 
     def encode(self, photo: object, face: int | None = None) -> EncodedFace:
         """Finds, aligns and encodes a face of a photo: a path, an array u8[H, W, 3] or a PIL image.
@@ -224,8 +230,7 @@ class Redirector:
         return photo, faces
 
     def _encoded(self, photo: Photo, found: Face) -> EncodedFace:
-        trained = self.header.get("gaze_range_degrees") or _TRAINED
-        return EncodedFace(self.network, photo, found, (float(trained[0]), float(trained[1])))
+        return EncodedFace(self.network, photo, found, self.trained)
 
 
 def load(path: str | os.PathLike | None = None) -> Redirector:

@@ -40,10 +40,10 @@ class OneEuro:
         self._value = np.array(state["value"], np.float64) if state else None
         self._speed = np.array(state["speed"], np.float64) if state else None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any] | None:
         """What the filter remembers, as JSON values; give it to the constructor to go on."""
         if self._value is None or self._speed is None:
-            raise ValueError("a filter that saw nothing has no state")
+            return None
         return {"time": self._time, "value": self._value.tolist(), "speed": self._speed.tolist()}
 
     def __call__(self, value: np.ndarray, time: float) -> np.ndarray:
@@ -133,8 +133,9 @@ class Track:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Track":
         """The track that `state()` described."""
-        raw = {k: v if k == "score" else np.array(v, np.float32) for k, v in state["raw"].items()}
-        track = cls(state["identity"], Face(**raw))
+        raw = state["raw"]
+        box, landmarks, z = (np.array(raw[name], np.float32) for name in ("box", "landmarks", "z"))
+        track = cls(state["identity"], Face(box, float(raw["score"]), landmarks, z))
         track.fresh, track._size = False, state["size"]
         track._reference, track._last = np.array(state["reference"]), np.array(state["last"])
         filters = [OneEuro(*kind, saved) for kind, saved in zip(_FILTERS, state["filters"], strict=True)]
@@ -188,7 +189,8 @@ class Tracker:
     def __init__(self, choice: int | None = 1, state: Mapping[str, Any] | None = None):
         self._choice = choice
         self._tracks = [Track.from_state(s) for s in state["tracks"]] if state else []
-        self._next, self._wait = (state["next"], state["wait"]) if state else (0, 0)
+        self._next: int = state["next"] if state else 0
+        self._wait: int = state["wait"] if state else 0  # frames until the next look for further faces
         self._chosen: int | None = state["chosen"] if state else None
 
     def state(self) -> dict[str, Any]:

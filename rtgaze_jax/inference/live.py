@@ -1,0 +1,184 @@
+"""Redirecting a stream of frames: of a video file or of a webcam.
+
+A face is encoded again only when it looks different; as long as it merely moves, the last result moves with it. That
+saves most of the work on calm footage and keeps the result from trembling.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from rtgaze_jax.geometry.camera import frontal_camera
+from rtgaze_jax.inference import align
+from rtgaze_jax.inference.blend import eye_area, paste_eyes
+from rtgaze_jax.inference.gating import Gate, Schedule, angle_between
+from rtgaze_jax.inference.redirector import FADE, MAX_PITCH, MAX_YAW, Redirector, check_angles, ease
+from rtgaze_jax.inference.saccades import LookAway
+from rtgaze_jax.inference.tracking import Observation, OneEuro
+from rtgaze_jax.inference.warp import compose, invert, scaling
+
+_GLANCE = 32  # pixels: the size at which a crop is compared with the encoded one
+_DIFFERENT = 7.0  # grey levels at any pixel of that
+_SAME_GAZE = 0.1  # degrees
+_GAZE_FILTER = (1.0, 0.3)  # Hz, Hz per degree and second: the network's estimate of the gaze that is there
+_COLUMNS = (np.mgrid[:_GLANCE, :_GLANCE] + 0.5) / _GLANCE - 0.5
+_HEAD = (np.abs(_COLUMNS) ** 2).sum(0) < 0.4**2  # the part of a crop that is compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """Where a video's faces are to look: pitch and yaw in degrees (camera frame), the strength of the correction over
+    time, the share of time spent looking away, and the seed of those look-aways. Raises UserError beyond the limits.
+    """
+
+    pitch: float = 0.0
+    yaw: float = 0.0
+    strength: Schedule = dataclasses.field(default_factory=Schedule)
+    look_away: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_angles("gaze", self.pitch, self.yaw, (MAX_PITCH, MAX_YAW))
+
+
+@dataclasses.dataclass
+class _Key:
+    """The encoded picture of a face. crop_of_face: 2x3, the face's own frame to the unit crop. glance: f32, the small
+    crop. image: the last result u8[S, S, 3], for `gaze`.
+    """
+
+    features: dict[str, Any]
+    crop_of_face: np.ndarray
+    points: jnp.ndarray
+    glance: np.ndarray
+    source: tuple[float, float]
+    gaze: tuple[float, float] | None = None
+    image: np.ndarray | None = None
+
+
+class _Person:
+    """What is remembered of one followed face."""
+
+    def __init__(self, gate: Gate, gaze: OneEuro):
+        self.gate, self.gaze = gate, gaze
+        self.key: _Key | None = None
+
+
+class LiveRedirector:
+    """Redirects the tracked faces of successive frames.
+
+    counts: frames seen, faces redirected, left alone (gated), encoded and rendered.
+    """
+
+    def __init__(self, model: Redirector, aim: Aim, state: Mapping[str, Any] | None = None):
+        self._model, self.aim = model, aim
+        self._people: dict[int, _Person] = {}
+        self._started = state is not None
+        self.counts = dict.fromkeys(("frames", "redirected", "left", "encoded", "rendered"), 0)
+        if state:
+            self.counts |= state["counts"]
+            for identity, saved in state["people"].items():
+                gaze = OneEuro(*_GAZE_FILTER, saved["gaze"])
+                self._people[int(identity)] = _Person(Gate(state=saved["gate"]), gaze)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a later process needs to go on, as JSON values; forgets the encoded faces, so that going on and
+        starting from the state are the same.
+        """
+        people = {}
+        for identity, person in self._people.items():
+            person.key = None
+            people[str(identity)] = {"gate": person.gate.state(), "gaze": person.gaze.state()}
+        return {"people": people, "counts": dict(self.counts)}
+
+    def apply(
+        self, pixels: UInt8[np.ndarray, "H W 3"], time: float, seen: Sequence[Observation]
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], list[tuple[slice, slice]]]:
+        """The frame with its observed faces redirected, and the windows in which it changed (none: `pixels` itself)."""
+        self._people = {o.identity: self._people.get(o.identity) or self._meet() for o in seen}
+        self._started = True
+        self.counts["frames"] += 1
+        result, windows = pixels, []
+        for observation in seen:
+            changed = self._apply_face(result, pixels, time, observation)
+            if changed is None:
+                self.counts["left"] += 1
+                continue
+            self.counts["redirected"] += 1
+            result = changed
+            for side in (0, 1):
+                area = eye_area(observation.face, side, pixels.shape[:2])
+                windows += [area.window] if area else []
+        return result, windows
+
+    def _meet(self) -> _Person:
+        return _Person(Gate(eager=not self._started), OneEuro(*_GAZE_FILTER))
+
+    def _apply_face(self, canvas: np.ndarray, pixels: np.ndarray, time: float, seen: Observation) -> np.ndarray | None:
+        """`canvas` with one face's eyes pasted in, or None where it is left alone."""
+        person = self._people[seen.identity]
+        if seen.fresh:
+            person.key = None
+        goal = self._goal(seen.identity, time)
+        key: _Key | None = None
+
+        def gap() -> float:
+            nonlocal key
+            key = self._encode(person, pixels, seen, time)
+            return angle_between(goal, key.source)
+
+        permission = person.gate.update(pixels, seen, time, gap)
+        strength = permission.strength * self.aim.strength(time)
+        opacity = permission.opacity * min(1.0, strength / FADE)
+        if opacity <= 0 or key is None:
+            return None
+        gaze = tuple(source + strength * (g - source) for source, g in zip(key.source, goal, strict=True))
+        image = self._render(key, gaze)
+        size = self._model.network.size
+        matrix = compose(scaling(size, size), compose(key.crop_of_face, invert(seen.placement)))
+        return paste_eyes(canvas, seen.face, image, matrix, opacity, seed=self.counts["frames"])
+
+    def _goal(self, identity: int, time: float) -> tuple[float, float]:
+        """The gaze wanted of a face, degrees, within what the network can do."""
+        away = LookAway(self.aim.look_away, self.aim.seed + identity).offset(time)
+        trained = self._model.trained
+        return ease(self.aim.pitch + away[0], trained[0]), ease(self.aim.yaw + away[1], trained[1])
+
+    def _encode(self, person: _Person, pixels: np.ndarray, seen: Observation, time: float) -> _Key:
+        """The encoded face: the last one as long as it looks the same."""
+        key = person.key
+        to_face = invert(seen.placement)
+        if key is not None:
+            glance = self._glance(pixels, compose(key.crop_of_face, to_face))
+            if np.abs(glance - key.glance)[_HEAD].max() < _DIFFERENT:
+                return key
+        network = self._model.network
+        crop = align.crop(pixels, compose(scaling(network.size, network.size), seen.framing), network.size)
+        features = network.encode(jnp.asarray(crop)[None])
+        estimate = np.degrees(np.asarray(features["pose"]["gaze"][0], np.float64))
+        pitch, yaw = person.gaze(estimate, time).tolist()
+        points = jnp.asarray(seen.points, jnp.float32)[None]
+        glance = self._glance(pixels, seen.framing)
+        person.key = _Key(features, compose(seen.framing, seen.placement), points, glance, (pitch, yaw))
+        self.counts["encoded"] += 1
+        return person.key
+
+    def _glance(self, pixels: np.ndarray, framing: np.ndarray) -> Float[np.ndarray, "32 32"]:
+        small = align.crop(pixels, compose(scaling(_GLANCE, _GLANCE), framing), _GLANCE)
+        return small.astype(np.float32).mean(-1)
+
+    def _render(self, key: _Key, gaze: tuple[float, ...]) -> UInt8[np.ndarray, "S S 3"]:
+        """The face's crop with a gaze, degrees; the last one if that is the same."""
+        pitch, yaw = gaze
+        if key.image is None or key.gaze is None or angle_between((pitch, yaw), key.gaze) > _SAME_GAZE:
+            network = self._model.network
+            wanted = jnp.radians(jnp.array([[pitch, yaw]], jnp.float32))
+            scene = network.redirect(key.features, wanted, key.points)
+            key.image = np.asarray(network.render(key.features, scene, frontal_camera()[None])["image"][0])
+            key.gaze = (pitch, yaw)
+            self.counts["rendered"] += 1
+        return key.image
