@@ -34,6 +34,7 @@ def get_config(name: str = "small") -> ConfigDict:
         views=8,
         capacity=64,
         minimum=8,
+        people=0,
         same_view=0.1,
     )
     config.update(batch_size=16, total_steps=30_000, ema_decay=0.999)

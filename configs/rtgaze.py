@@ -39,6 +39,7 @@ def get_config(name: str = "small") -> ConfigDict:
         views=4,
         capacity=64,  # captures kept by the stream
         minimum=8,  # captures before the first batch
+        people=0,  # stop rendering after so many; 0: never
         same_view=0.5,  # share of pairs that keep the source's view
     )
     if name == "tiny":

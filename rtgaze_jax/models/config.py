@@ -11,7 +11,6 @@ class EncoderConfig:
 
     stride: int = 2  # of the high-frequency branch, the fused features and the triplane
     low_pool: int = 1  # the low branch sees the image shrunk by this factor
-    norm: Literal["none", "group"] = "none"  # LP3D drops batch normalisation; training from scratch wants group norm
     stem: int = 64
     stages: tuple[int, ...] = (3, 4, 6, 3)  # ResNet-34
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -42,7 +41,7 @@ class PromptConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """Volume rendering. Distances are world units; start and end are offsets from the camera's distance to the origin."""
+    """Volume rendering. Lengths are world units; start and end are offsets from the camera's distance to the origin."""
 
     plane_channels: int = 32
     axes: Literal["true", "eg3d"] = "true"
@@ -98,13 +97,12 @@ class ModelConfig:
 _SMALL_ENCODER = EncoderConfig(
     stride=4,
     low_pool=2,
-    norm="group",
     stem=32,
-    stages=(2, 2, 2, 2),
+    stages=(1, 1, 1, 1),
     widths=(32, 64, 96, 128),
     aspp=128,
     vit_dim=256,
-    vit_depth=4,
+    vit_depth=2,
     vit_heads=4,
     low_widths=(96, 64),
     low=64,
@@ -117,7 +115,6 @@ _SMALL_ENCODER = EncoderConfig(
 )
 _TINY_ENCODER = EncoderConfig(
     stride=4,
-    norm="group",
     stem=8,
     stages=(1, 1),
     widths=(8, 16),
@@ -141,7 +138,7 @@ PRESETS: dict[str, ModelConfig] = {
         preset="small",
         frame="source",
         encoder=_SMALL_ENCODER,
-        prompt=PromptConfig(tokens=16, dim=128, heads=4, blocks=2),
+        prompt=PromptConfig(tokens=16, dim=128, heads=4),
         render=RenderConfig(
             plane_channels=24,
             box=0.8,
@@ -201,7 +198,7 @@ def preset(name: str) -> ModelConfig:
 
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """The configuration as nested dictionaries of plain values (tuples as lists): for JSON headers and ml_collections."""
+    """The configuration as nested dictionaries of plain values (tuples as lists), for JSON and ml_collections."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

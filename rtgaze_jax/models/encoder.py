@@ -37,7 +37,7 @@ class ResNet(nn.Module):
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for (stride, dilation), blocks, width in zip(_STAGES, c.stages, c.widths, strict=False):
             for i in range(blocks):
-                x = ResidualBlock(width, stride if i == 0 else 1, dilation, c.norm, self.dtype)(x)
+                x = ResidualBlock(width, stride if i == 0 else 1, dilation, self.dtype)(x)
         return x
 
 

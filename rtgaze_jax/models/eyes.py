@@ -61,7 +61,7 @@ def eye_crops(
 
 
 class ConditionedBlock(nn.Module):
-    """Residual block whose group norms are scaled and shifted by the condition."""
+    """Residual block whose group norm is scaled and shifted by the condition."""
 
     features: int
     dtype: jnp.dtype = jnp.float32
@@ -70,13 +70,11 @@ class ConditionedBlock(nn.Module):
     def __call__(self, x: Float[Array, "N H W C"], condition: Float[Array, "N D"]) -> Float[Array, "N H W F"]:
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, dtype=self.dtype)(x)
-        init = gaussian(fan_in=0.1)
-        film = dense(4 * self.features, dtype=self.dtype, init=init, name="film")(condition)[:, None, None]
-        y = x
-        for scale, shift in zip(*[iter(jnp.split(film, 4, -1))] * 2, strict=True):
-            y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(y) * (1 + scale) + shift
-            y = conv(self.features, dtype=self.dtype)(nn.leaky_relu(y, 0.1))
-        return x + y
+        film = dense(2 * self.features, self.dtype, gaussian(fan_in=0.1), name="film")(condition)[:, None, None]
+        scale, shift = jnp.split(film, 2, -1)
+        y = nn.GroupNorm(num_groups=8, dtype=self.dtype)(x) * (1 + scale) + shift
+        y = conv(self.features, dtype=self.dtype)(nn.leaky_relu(y, 0.1))
+        return x + conv(self.features, dtype=self.dtype)(nn.leaky_relu(y, 0.1))
 
 
 class EyeTriplanes(nn.Module):

@@ -126,25 +126,21 @@ def attention(
     return jnp.moveaxis(jax.lax.map(one, parts), 0, 1).reshape(query.shape)
 
 
-def _norm(kind: str, dtype: jnp.dtype) -> Callable:
-    return (lambda x: x) if kind == "none" else nn.GroupNorm(num_groups=8, dtype=dtype)
-
-
 class ResidualBlock(nn.Module):
-    """ResNet's basic block: two 3x3 convolutions around a shortcut."""
+    """ResNet's basic block without normalisation: two 3x3 convolutions around a shortcut.
+
+    The second convolution starts at zero, so a chain of blocks starts as its shortcuts and keeps its scale.
+    """
 
     features: int
     stride: int = 1
     dilation: int = 1
-    norm: str = "none"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/s W/s F"]:
-        y = _norm(self.norm, self.dtype)(conv(self.features, 3, self.stride, self.dilation, self.dtype)(x))
-        # without normalisation a chain of blocks must start near the identity to keep its scale
-        init = nn.initializers.zeros if self.norm == "none" else HE
-        y = _norm(self.norm, self.dtype)(conv(self.features, 3, 1, self.dilation, self.dtype, init)(nn.relu(y)))
+        y = nn.relu(conv(self.features, 3, self.stride, self.dilation, self.dtype)(x))
+        y = conv(self.features, 3, 1, self.dilation, self.dtype, nn.initializers.zeros)(y)
         if x.shape[-1] != self.features or self.stride != 1:
             x = conv(self.features, 1, self.stride, dtype=self.dtype)(x)
         return nn.relu(x + y)

@@ -212,6 +212,7 @@ class Trainer:
                     self._spent["data"] += drawn - began
                     self._spent["host"] += time.monotonic() - drawn
                     if pending is None:  # the first call compiled
+                        self.log.say(f"first step compiled in {time.monotonic() - drawn:.0f} s")
                         self._spent = dict.fromkeys(self._spent, 0.0)
                         self.log.restart_clock()
                     else:

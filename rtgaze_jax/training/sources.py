@@ -182,6 +182,7 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             same_view=data.same_view,
             frontal=frontal,
             seed=config.seed,
+            limit=data.people,
         )
     if data.source == "records":
         if not data.dir:

@@ -120,9 +120,10 @@ class StreamSource:
 
     `workers` processes render person `start`, `start + stride`, ... without a pause; the newest `capacity` captures
     of gazes x views images are kept (6 bytes a pixel, allocated once). `threads` threads draw pairs from all that
-    is kept, from the moment `minimum` captures are there, and hold `prefetch` batches ready. The processes
-    share `devices` GPUs evenly. With several hosts give each its own `start` (process index) and `stride` (process
-    count). Which captures meet in a batch depends on timing; everything else on `seed`.
+    is kept, from the moment `minimum` captures are there, and hold `prefetch` batches ready. The processes share
+    `devices` GPUs evenly; after `limit` people they stop (0: never), which frees the GPU they draw on. With several
+    hosts give each its own `start` (process index) and `stride` (process count). Which captures meet in a batch
+    depends on timing; everything else on `seed`.
 
     Raises FailureError from `next()` where the renderer does not work at all. Use as a context manager, or call
     `close()`.
@@ -147,11 +148,12 @@ class StreamSource:
         start: int = 0,
         stride: int = 1,
         devices: int = 1,
+        limit: int = 0,
         make_renderer: MakeRenderer = clean_head_renderer,
     ):
         self.split, self.grid, self.batch_size = split, Grid(capacity, gazes, views), batch_size
         self.minimum, self.same_view, self.frontal = min(minimum, capacity), same_view, frontal
-        self.seed, self.stride = seed, stride
+        self.seed, self.stride, self.limit = seed, stride, limit
         self._next_person = start
         self._buffer = empty_arrays(capacity * gazes * views, resolution)
         self._live: list[int] = []  # ring places that hold a whole capture
@@ -230,7 +232,9 @@ class StreamSource:
             self._stop.set()
 
     def _produce(self, arguments: tuple, workers: int, memory_bytes: int) -> None:
-        people = itertools.count(self._next_person, self.stride)
+        people: Iterator[int] = itertools.count(self._next_person, self.stride)
+        if self.limit:
+            people = itertools.islice(people, self.limit)
         with WorkerPool(_render_into, arguments, workers, memory_bytes) as pool:
             for outcome, memory in pool.run(people, self._stop):
                 if outcome.error is not None:
