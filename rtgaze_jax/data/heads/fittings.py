@@ -7,20 +7,13 @@ from rtgaze_jax.data.heads.assets import load_pack, load_texture
 from rtgaze_jax.data.heads.gl import STRAND, Mesh
 from rtgaze_jax.data.heads.people import Person
 from rtgaze_jax.data.heads.renderer import Item, Renderer
-from rtgaze_jax.data.heads.shape import UNIT, Head, bind, vertex_normals
+from rtgaze_jax.data.heads.shape import UNIT, Head, bind, smoothstep, vertex_normals
 from rtgaze_jax.data.record import PARTS
 
 HAIR_THRESHOLD = 0.55
 HAIR_CENTER = np.array([0.0, 0.05, -0.22], np.float32)  # world units
 CLOTHES_NEARER = 0.0035  # in clip depth: about 6 mm, so that the skin below does not show through
 EAR_REST = ((0.735, 7.375, 0.42), (-0.735, 7.375, 0.42))  # where temples lie on the unshaped head, dm
-GREY = np.full((4, 4, 4), 255, np.uint8)
-
-
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    """Smooth step from 0 at low to 1 at high; falls if low > high."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def over_eyes(rest: np.ndarray) -> np.ndarray:

@@ -170,6 +170,8 @@ class Person:
     oil: float
     redness: float
     lips: tuple[float, float, float]  # factor on the lips' albedo
+    liner: float  # darkness of eyeliner, 0 none
+    shadow: tuple[float, float, float]  # factor on the eyelids' albedo
     iris: Iris
     sclera: tuple[float, float, float]
     veins: float
@@ -329,6 +331,11 @@ def sample_person(split: str, number: int) -> Person:
         colour = rng.uniform(0.02, 0.4, 3)  # dyed; the brows are not
     facial = sex == "male" and rng.random() < 0.62
     beard = float(rng.uniform(0.02, 0.13)) if facial and rng.random() < 0.45 else 0.0
+    made_up = sex == "female" and rng.random() < 0.45
+    liner = float(rng.uniform(0.15, 0.95)) if made_up else 0.0
+    shadow = np.ones(3)
+    if made_up and rng.random() < 0.6:
+        shadow = np.exp(-rng.uniform(0, 1.4) * rng.dirichlet((2, 2.5, 2)))
     scale = 1.0 + 0.05 * (male - 0.5)
     yellow = np.clip(rng.normal(0.25 + 0.006 * (age - 30) + 0.3 * african, 0.2), 0, 1)
     sclera = (
@@ -361,6 +368,8 @@ def sample_person(split: str, number: int) -> Person:
                 - (rng.uniform(0, 0.35) * np.array((0.1, 0.8, 0.6)) if sex == "female" else 0)
             )
         ),
+        liner=liner,
+        shadow=_triple(shadow),
         iris=_iris(rng, caucasian),
         sclera=_triple(sclera),
         veins=float(np.clip(rng.normal(0.5, 0.3), 0.05, 1.4)),

@@ -18,6 +18,7 @@ UNITS = {  # texture units by sampler name
     "shadow_map": 2,
     "detail": 3,
     "lips_mask": 4,
+    "lids_mask": 10,
     "iris_map": 5,
     "sclera_map": 6,
     "atlas": 7,

@@ -6,11 +6,10 @@ import numpy as np
 
 from rtgaze_jax.data.heads import eyes, fittings, strands, textures
 from rtgaze_jax.data.heads.assets import face_albedo, load_pack
-from rtgaze_jax.data.heads.fittings import smoothstep
 from rtgaze_jax.data.heads.gl import Mesh
 from rtgaze_jax.data.heads.people import Person
 from rtgaze_jax.data.heads.renderer import Item, Renderer
-from rtgaze_jax.data.heads.shape import UNIT, Head, build_head, pose_vertices, refine, vertex_normals
+from rtgaze_jax.data.heads.shape import UNIT, Head, build_head, pose_vertices, refine, smoothstep, vertex_normals
 from rtgaze_jax.data.record import PARTS
 
 LASH_COLOUR = np.array([0.012, 0.009, 0.008])
@@ -122,6 +121,8 @@ class Scene:
                 "oil": person.oil,
                 "redness": person.redness,
                 "freckles": person.freckles,
+                "liner": person.liner,
+                "eye_shadow": np.array(person.shadow),
                 "stubble": person.stubble,
                 "hair_colour": np.array(person.hair_colour),
             },
@@ -129,6 +130,7 @@ class Scene:
                 "picture": fittings.stored(self.renderer, person.skin),
                 "detail": self.renderer.texture(textures.skin_detail(), "detail", repeat=(True, True)),
                 "lips_mask": fittings.stored(self.renderer, "mask_lips"),
+                "lids_mask": fittings.stored(self.renderer, "mask_eyelids"),
             },
             inner_part=PARTS.mouth,
         )

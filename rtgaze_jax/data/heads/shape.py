@@ -63,7 +63,8 @@ class Lids:
     lower: float
 
 
-def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """Smooth step from 0 at low to 1 at high; falls if low > high."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -97,7 +98,6 @@ def lid_frames() -> tuple[LidFrame, LidFrame]:
         edge_distance = np.linalg.norm(pack.rest[:, None, :2] - edge[None, :, :2], axis=-1).min(1)
         inside_ring = _inside(pack.rest[:, :2], edge[order][:, :2])
         outer = (edge_distance < 0.12) & ~inside_ring & (final_distance > 1.005 * radius) & (final_offset[:, 2] > 0)
-        outer &= final_distance > radius * 1.005
         front = _front_surface(pack)
         frames.append(
             LidFrame(
@@ -105,7 +105,7 @@ def lid_frames() -> tuple[LidFrame, LidFrame]:
                 low=order[(place - 1) % len(ring)],
                 high=order[place % len(ring)],
                 blend=blend.astype(np.float32),
-                falloff=(1 - _smoothstep(0.0, REACH, distance[keep])).astype(np.float32),
+                falloff=(1 - smoothstep(0.0, REACH, distance[keep])).astype(np.float32),
                 outer=np.flatnonzero(outer & front),
                 upper=int(np.argmin(np.abs(edge[:, 0] - center[0]) + (edge[:, 1] < middle[1]))),
                 lower=int(np.argmin(np.abs(edge[:, 0] - center[0]) + (edge[:, 1] > middle[1]))),
@@ -186,7 +186,7 @@ def lid_heights(pitch: float, opening: float, radius: float) -> Lids:
     the lower lid follows about a third. `opening` 1 is a relaxed open eye, 0 closed.
     """
     degrees = np.degrees(pitch)
-    upper = 20.0 + (0.72 * degrees if degrees > 0 else 0.80 * degrees)
+    upper = 20.0 + (0.72 * degrees if degrees > 0 else 0.92 * degrees)
     lower = -27.5 + 0.34 * degrees
     meeting = lower + 0.22 * (upper - lower)
     upper = meeting + (upper - meeting) * opening
@@ -245,7 +245,7 @@ def _set_lids(vertices: np.ndarray, head: Head, k: int, side: str, lids: Lids, g
     bulge = _bulge(np.stack([x, y, np.maximum(depth, 0.1) * eye.radius], 1), gaze)
     depth = depth + bulge
     depth = np.maximum(
-        depth * eye.radius, np.minimum(edge[:, 2], depth * eye.radius + 0.022 * _smoothstep(0.75, 1.0, rho))
+        depth * eye.radius, np.minimum(edge[:, 2], depth * eye.radius + 0.022 * smoothstep(0.75, 1.0, rho))
     )
     shift = np.stack([wider, np.zeros_like(wider), depth - edge[:, 2]], 1).astype(np.float32)
     spread = shift[frame.low] * (1 - frame.blend[:, None]) + shift[frame.high] * frame.blend[:, None]

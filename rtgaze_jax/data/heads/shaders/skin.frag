@@ -3,6 +3,9 @@
 uniform sampler2D picture;    // sRGB albedo of the head's chart
 uniform sampler2D detail;     // pores, mottling, freckles, fine lines
 uniform sampler2D lips_mask;
+uniform sampler2D lids_mask;
+uniform vec3 eye_shadow;
+uniform float liner;
 uniform vec3 tone;            // mean albedo of this face
 uniform vec3 mean;            // mean albedo of the texture's face
 uniform vec3 lips;
@@ -46,6 +49,8 @@ void main() {
     albedo *= mix(vec3(1.0), vec3(0.86, 0.70, 0.68), lid * (1.0 - wet) * 0.85);
     albedo *= mix(vec3(1.0), vec3(0.60, 0.50, 0.47), smoothstep(0.55, 1.0, lid) * (1.0 - wet));  // roots of the lashes
     albedo = mix(albedo, albedo * vec3(1.0, 0.62, 0.58) * 0.9 + vec3(0.10, 0.03, 0.03), wet);
+    albedo *= mix(vec3(1.0), eye_shadow, texture(lids_mask, uv).r);
+    albedo *= mix(1.0, 0.12, liner * smoothstep(0.35, 0.9, lid) * (1.0 - 0.7 * wet));
     // shadow of shaved hair
     float shave = stubble * clamp(mark.w, 0.0, 1.0);
     albedo = mix(albedo, albedo * 0.45 + hair_colour * 0.3, clamp(shave * (0.35 + 0.9 * (0.6 - fine.r)), 0.0, 0.8));
