@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # as a program it is a fresh process, whose devices nobody has chosen yet
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rtgaze_jax.training import defaults
+
+TOY = Path(__file__)
 
 
 @dataclasses.dataclass
