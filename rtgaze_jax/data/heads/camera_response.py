@@ -15,7 +15,7 @@ def make_develop(rng: np.random.Generator, light: Light, augment: bool) -> Devel
     """Exposure, white balance and tone of a capture: the same for all its gazes and views."""
     cast = light.ambient.mean(0) * np.pi + light.key_colour * 0.4
     cast = cast / (cast @ (0.3, 0.59, 0.11))
-    balance = cast ** -(rng.uniform(0.45, 1.0)) * np.exp(rng.normal(0, 0.035, 3))
+    balance = cast ** -(rng.uniform(0.65, 1.0)) * np.exp(rng.normal(0, 0.028, 3))
     exposure = 2.45 / light.level * np.exp(rng.normal(0, 0.24))
     contrast, saturation, lift = rng.uniform(0.0, 0.42), rng.uniform(0.8, 1.15), rng.uniform(0, 0.03)
     if not augment:

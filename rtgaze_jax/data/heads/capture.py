@@ -109,7 +109,7 @@ def eth_rig_cameras() -> list[tuple[np.ndarray, np.ndarray]]:
 def sample_expression(rng: np.random.Generator) -> tuple[dict[str, float], float]:
     """Face-unit weights and a factor on the lid opening, fixed over a capture."""
     out: dict[str, float] = {}
-    kind = rng.choice(("neutral", "smile", "talk", "other"), p=(0.4, 0.28, 0.16, 0.16))
+    kind = rng.choice(("neutral", "smile", "talk", "other"), p=(0.42, 0.30, 0.13, 0.15))
     if kind == "smile":
         a = rng.uniform(0.15, 0.8)
         for side in ("Left", "Right"):
