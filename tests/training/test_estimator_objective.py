@@ -19,6 +19,8 @@ from rtgaze_jax.training.estimator_objective import estimator, samples
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import analytic_head
 
+CONFIG = dataclasses.replace(PRESETS["tiny"], widths=(16,), depths=(1,))
+
 
 @pytest.fixture(scope="module")
 def records():
@@ -59,8 +61,7 @@ def test_eye_crops_are_centred_and_the_right_one_is_mirrored():
 
 @pytest.mark.filterwarnings("error")
 def test_a_few_steps_learn_the_gaze_of_spheres(batch):
-    config = dataclasses.replace(PRESETS["tiny"], depths=(1, 1))
-    goal = estimator(config)
+    goal = estimator(CONFIG)
     params = goal.init(jax.random.key(0))
     optimizer = optax.adam(3e-3)
 
@@ -79,7 +80,7 @@ def test_a_few_steps_learn_the_gaze_of_spheres(batch):
 
 
 def test_random_numbers_belong_to_examples_not_to_places(batch):
-    goal = estimator(PRESETS["tiny"])
+    goal = estimator(CONFIG)
     params = goal.init(jax.random.key(0))
     loss = jax.jit(goal.loss)
     order = np.random.default_rng(0).permutation(16)
