@@ -17,7 +17,7 @@ from rtgaze_jax.data.heads.people import Person, sample_person
 from rtgaze_jax.data.heads.renderer import Renderer
 from rtgaze_jax.data.heads.scene import Look, Scene
 from rtgaze_jax.data.labels import camera_gaze, head_gaze_angles, head_gaze_vector, project
-from rtgaze_jax.data.record import eye_mask, face_mask
+from rtgaze_jax.data.record import Record, eye_mask, face_mask
 from rtgaze_jax.errors import UserError
 
 RADIUS, FOCAL = 2.7, 4.2647
@@ -181,7 +181,7 @@ def landmark_points(scene: Scene, look: Look, camera: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack(points), look.final[landmark_vertices()]])
 
 
-def _record(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> dict[str, np.ndarray]:
+def _record(scene: Scene, look: Look, gaze: np.ndarray, camera, drawn) -> Record:
     cam2world, intrinsics = camera
     image, parts, depth = drawn
     marks = project(landmark_points(scene, look, cam2world[:3, 3]), cam2world, intrinsics)[0]
@@ -235,7 +235,7 @@ def render_capture(
     augment: bool = True,
     degraded: bool = True,
     rig: str = "free",
-) -> list[dict[str, np.ndarray]]:
+) -> list[Record]:
     """Draw one capture.
 
     Args:
@@ -277,7 +277,7 @@ def _draw(
     views: int,
     augment: bool,
     rig: str,
-) -> list[dict[str, np.ndarray]]:
+) -> list[Record]:
     rng = np.random.default_rng([person.seed, 2, capture, 3])
     light = make_light(rng)
     background = make_background(rng, light)

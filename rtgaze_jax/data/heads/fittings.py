@@ -5,7 +5,7 @@ import numpy as np
 from rtgaze_jax.data.heads import glasses, strands
 from rtgaze_jax.data.heads.assets import load_pack, load_texture
 from rtgaze_jax.data.heads.gl import STRAND, Mesh
-from rtgaze_jax.data.heads.people import Person
+from rtgaze_jax.data.heads.people import Glasses, Person
 from rtgaze_jax.data.heads.renderer import Item, Renderer
 from rtgaze_jax.data.heads.shape import UNIT, Head, bind, smoothstep, vertex_normals
 from rtgaze_jax.data.record import PARTS
@@ -106,22 +106,22 @@ def clothes_item(renderer: Renderer, person: Person) -> Item:
     )
 
 
-def glasses_items(renderer: Renderer, person: Person, head: Head, final: np.ndarray) -> list[Item]:
+def glasses_items(renderer: Renderer, worn: Glasses, head: Head, final: np.ndarray) -> list[Item]:
     """Frame and lenses, fitted to posed final vertices (world units)."""
     pack = load_pack()
     face = final * UNIT + head.origin
     ears = np.array([face[np.linalg.norm(pack.rest - spot, axis=1).argmin()] for spot in EAR_REST])
     eyes = np.stack([eye.center for eye in head.eyes])
-    built = glasses.build(person.glasses, eyes, head.eyes[0].radius, face, ears)
+    built = glasses.build(worn, eyes, head.eyes[0].radius, face, ears)
     items = []
     for (vertices, normals, triangles), lens in ((built.frame, False), (built.lenses, True)):
         mesh = Mesh(renderer.context, len(vertices), triangles, np.zeros((len(vertices), 9), np.float32))
         mesh.move(np.concatenate([head.place(vertices), normals], 1))
         if lens:
-            items.append(Item(mesh, "lens", 0, {"absorb": person.glasses.tint}, casts=False))
+            items.append(Item(mesh, "lens", 0, {"absorb": worn.tint}, casts=False))
         else:
-            metal = person.glasses.metal
-            look = {"tint": np.array(person.glasses.colour), "gloss": 0.7, "metal": metal, "cavity": 0.3}
+            metal = worn.metal
+            look = {"tint": np.array(worn.colour), "gloss": 0.7, "metal": metal, "cavity": 0.3}
             white = {"picture": renderer.white}
             items.append(Item(mesh, "object", PARTS.glasses, look, white, offset=0.004))
     return items

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,9 @@ def create_context(device: int | None = None):
         import moderngl
     except ImportError as error:
         raise FailureError("synthetic heads need moderngl: pip install 'rtgaze-jax[heads]'") from error
-    options = {} if device is None else {"device_index": device}
+    options: Any = {} if device is None else {"device_index": device}
     try:
-        return moderngl.create_context(standalone=True, backend="egl", require=330, **options)
+        return moderngl.create_context(standalone=True, require=330, **({"backend": "egl"} | options))
     except Exception as error:
         raise FailureError(
             f"no OpenGL context through EGL ({error}): install the Debian packages libegl1 and libgl1-mesa-dri "
@@ -81,7 +82,7 @@ class Mesh:
         self.context, self.count, self.layout = context, count, layout
         self.dynamic = context.buffer(reserve=max(count, 1) * floats * 4, dynamic=True)
         self.rows = None if static is None else np.array(static, np.float32, order="C")
-        self.static = None if static is None else context.buffer(self.rows.tobytes())
+        self.static = None if self.rows is None else context.buffer(self.rows.tobytes())
         self.ambient = context.buffer(reserve=max(count, 1) * 16)
         self.index = context.buffer(np.ascontiguousarray(triangles, np.int32).tobytes())
         self.coarse = self.index
@@ -95,6 +96,8 @@ class Mesh:
 
     def fix(self, column: int, values: np.ndarray) -> None:
         """Overwrite some columns of the fixed part."""
+        if self.rows is None or self.static is None:
+            raise ValueError("strands have no fixed part")
         self.rows[:, column : column + values.shape[1]] = values
         self.static.write(self.rows)
 

@@ -174,7 +174,7 @@ def make_background(rng: np.random.Generator, light: Light, size: int = 160) -> 
             cv2.circle(dots, center, int(rng.uniform(2, 9)), colour.tolist(), -1, cv2.LINE_AA)
         canvas = canvas * 0.6 + dots
     sigma = rng.uniform(1.5, 7.0)
-    canvas = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), sigma)
+    canvas = np.asarray(cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), sigma), np.float32)
     grain = smooth_noise(rng, shape, 1.5)[..., None]
     brightness = light.level / np.pi * rng.uniform(0.5, 1.6)
     return np.clip(canvas * brightness * (1 + 0.015 * grain), 0, 40).astype(np.float32)

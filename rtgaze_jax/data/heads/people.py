@@ -213,7 +213,8 @@ def skin_tone(melanin: float) -> np.ndarray:
 
 
 def _triple(values) -> tuple[float, float, float]:
-    return tuple(float(v) for v in values)
+    first, second, third = (float(v) for v in values)
+    return first, second, third
 
 
 def _spread(rng: np.random.Generator, scale: float, limit: float) -> float:

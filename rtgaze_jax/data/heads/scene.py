@@ -138,7 +138,8 @@ class Scene:
             "iris_map": self._texture(textures.iris_texture(person.iris), (True, False)),
             "sclera_map": self._texture(textures.sclera_texture(person), (True, False)),
         }
-        self.balls, self.fillings = [], []
+        self.balls: list[Item] = []
+        self.fillings: list[Item] = []
         for k, side in enumerate(("left", "right")):
             shared = {
                 "center": self.centers[k],
@@ -208,7 +209,7 @@ class Scene:
         final = refine(self.head, base, gaze)
         normals = vertex_normals(final, pack.quads)
         self.skin.mesh.move(np.concatenate([final, normals], 1)[pack.vertex])
-        axes = tuple(eyes.rotation(g) for g in gaze)
+        axes = (eyes.rotation(gaze[0]), eyes.rotation(gaze[1]))
         parts = []
         for k in range(2):
             edge = final[pack.final_of_base[pack.margins[k]]]
@@ -220,11 +221,11 @@ class Scene:
         if first:
             for name, item in self.bound.items():
                 fittings.place_bound(item, name, self.head, base)
-            if self.beard is not None:
+            if self.beard is not None and self.beard_plan is not None:
                 beard = strands.grow_hairs(self.beard_plan, final, normals, 1 / UNIT)
                 self.beard.mesh.move(strands.ribbons(beard)[0])
             if self.person.glasses is not None:
-                self.glasses = fittings.glasses_items(self.renderer, self.person, self.head, final)
+                self.glasses = fittings.glasses_items(self.renderer, self.person.glasses, self.head, final)
                 self.owned += [item.mesh for item in self.glasses]
         return Look(final, gaze, axes)
 

@@ -111,7 +111,7 @@ def lid_frames() -> tuple[LidFrame, LidFrame]:
                 lower=int(np.argmin(np.abs(edge[:, 0] - center[0]) + (edge[:, 1] > middle[1]))),
             )
         )
-    return tuple(frames)
+    return frames[0], frames[1]
 
 
 def _inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def build_head(weights: dict[str, float], pupil_distance: float, eye_radius: flo
     middle = (balls[0].center + balls[1].center) / 2
     mouth_y = vertices[mouth_line()][:, 1].mean()
     origin = np.array([middle[0], (middle[1] + mouth_y) / 2 + RISE, middle[2] - DEPTH])
-    return Head(vertices.astype(np.float32), tuple(balls), origin, tuple(widen))
+    return Head(vertices.astype(np.float32), (balls[0], balls[1]), origin, (widen[0], widen[1]))
 
 
 @functools.cache

@@ -239,7 +239,7 @@ def plan_lashes(person: Person) -> tuple[LashPlan, LashPlan]:
                 )
             )
         plans.append(LashPlan(*(np.concatenate([getattr(p, f) for p in parts]) for f in LashPlan.__dataclass_fields__)))
-    return tuple(plans)
+    return plans[0], plans[1]
 
 
 def _run(start: int, end: int, count: int, step: int) -> list[int]:

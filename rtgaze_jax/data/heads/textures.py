@@ -64,8 +64,8 @@ def sclera_texture(person: Person) -> np.ndarray:
                 break
         path = np.array(points)
         strength = rng.uniform(0.2, 0.9) * rng.uniform(0.4, 1)
-        for turn in (-w, 0, w):
-            line = np.round((path + np.array([turn, 0])) * 8).astype(np.int32)[:, None]
+        for lap in (-w, 0, w):
+            line = np.round((path + np.array([lap, 0])) * 8).astype(np.int32)[:, None]
             cv2.polylines(veins, [line], False, float(strength), 1, cv2.LINE_AA, 3)
     veins = np.clip(0.8 * veins + 0.7 * cv2.GaussianBlur(veins, (0, 0), 1.6), 0, 1)
     row = ((np.arange(h) + 0.5) / h)[:, None]
@@ -104,8 +104,8 @@ def skin_detail() -> np.ndarray:
                         cv2.LINE_AA,
                         3,
                     )
-    pores = cv2.GaussianBlur(np.tile(pores, (3, 3)), (0, 0), 1.4)[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
-    height = 0.5 - 0.30 * pores + 0.075 * band(30, 90) + 0.05 * band(8, 30)
+    blurred = cv2.GaussianBlur(np.tile(pores, (3, 3)), (0, 0), 1.4)[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
+    height = 0.5 - 0.30 * blurred + 0.075 * band(30, 90) + 0.05 * band(8, 30)
     mottle = 0.5 + 0.13 * band(1, 6) + 0.10 * band(6, 26) + 0.05 * band(26, 90)
     spots = np.clip(band(12, 34) * 0.8 + band(5, 12) * 0.3 - 1.1, 0, 1)
     lines = 0.5 + 0.16 * band(40, 150)
