@@ -22,8 +22,9 @@ def save_batch(path: Path, batch: Mapping[str, np.ndarray]) -> Path:
     """Writes this process's part of a batch as NPZ; several processes write NAME.PROCESS.npz."""
     if jax.process_count() > 1:
         path = path.with_suffix(f".{jax.process_index()}.npz")
+    arrays: dict[str, Any] = dict(batch)
     with files.atomic_path(path) as temporary:
-        np.savez(temporary, **batch)
+        np.savez(temporary, **arrays)
     return path
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from rtgaze_jax.training.optim import make_optimizer, make_schedule
 from rtgaze_jax.training.parallel import Parallel, agree, make_parallel
 from rtgaze_jax.training.sources import Item, Prefetcher, Source
 from rtgaze_jax.training.state import TrainState, create, export_params, step_key
-from rtgaze_jax.training.step import Batch, Metrics, make_step
+from rtgaze_jax.training.step import Metrics, make_step
 
 RESULT, WEIGHTS, CONFIG = "result.json", "weights.safetensors", "config.json"
 _STOP, _SAVE = 1, 2  # what processes agree on; bits
@@ -34,15 +34,17 @@ class Objective(Protocol):
     (transfer.py).
     """
 
-    frozen: Any  # arrays that the loss reads but training does not change; may be {}
+    @property
+    def frozen(self) -> Any:
+        """Arrays that the loss reads and training does not change; may be {}."""
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """Parameters, as arrays on the host or the device; called outside of any trace."""
+    @property
+    def init(self) -> Callable[[jax.Array], Any]:
+        """init(key): parameters, on host or device."""
 
-    def loss(
-        self, params: Any, frozen: Any, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """Mean over the batch's examples, and scalar metrics."""
+    @property
+    def loss(self) -> Callable[..., tuple[jax.Array, Metrics]]:
+        """loss(params, frozen, batch, key, step): mean over the batch's examples, and scalar metrics."""
 
 
 @dataclasses.dataclass(frozen=True)

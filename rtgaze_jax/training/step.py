@@ -1,5 +1,6 @@
 """One training step as a pure function; parallel.py runs it on one device or many."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,7 +85,8 @@ def make_step(
             decay = jnp.minimum(ema_decay, (1 + age) / (10 + age))  # a young average forgets the initialisation quickly
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
         failed = 1 - finite.astype(jnp.int32)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             skipped=state.skipped + failed,
             streak=(state.streak + 1) * failed,

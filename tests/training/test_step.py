@@ -105,8 +105,9 @@ def test_the_average_is_that_of_the_formula():
     optimizer, make_step = make(config)
     now = state.create(Toy().init(jax.random.key(0)), optimizer, seed=0, ema=True)
     expected, source = np.asarray(now.ema["model"]["kernel"]), ToySource(16)
+    run = jax.jit(make_step(None))
     for t in range(20):
-        now, _ = make_step(None)(now, Toy().frozen, {**next(source), "index": np.arange(16)})
+        now, _ = run(now, Toy().frozen, {**next(source), "index": np.arange(16)})
         decay = min(0.5, (1 + t) / (10 + t))
         expected = decay * expected + (1 - decay) * np.asarray(now.params["model"]["kernel"])
     np.testing.assert_allclose(now.ema["model"]["kernel"], expected, atol=1e-6)
