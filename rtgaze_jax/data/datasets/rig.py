@@ -46,6 +46,11 @@ class Camera:
 Rig = dict[int, Camera]
 
 
+def rotation(vector: np.ndarray) -> np.ndarray:
+    """Rotation [3, 3] of a rotation vector [3]."""
+    return cv2.Rodrigues(np.asarray(vector, np.float64))[0]
+
+
 def find_calibration(*folders: Path) -> Path | None:
     """The first folder with cam00.xml among likely places below `folders`."""
     for folder in folders:
@@ -82,7 +87,7 @@ def fit_pose(residuals: Callable[[Pose], np.ndarray], start: Pose, tolerance: fl
     """The pose with the least residuals [n], by Levenberg-Marquardt; beyond `tolerance` they count linearly (Huber)."""
 
     def moved(pose: Pose, change: np.ndarray) -> Pose:
-        return cv2.Rodrigues(change[:3])[0] @ pose[0], pose[1] + 1000 * change[3:]
+        return rotation(change[:3]) @ pose[0], pose[1] + 1000 * change[3:]
 
     def cost(values: np.ndarray) -> float:
         size = np.abs(values)
