@@ -3,12 +3,13 @@
 Every record is held against the schema, its own numbers against each other, and its labels against its pixels:
 masks against parts, depth against the other views of the same moment, the eyeballs against their centres, the gaze
 against the iris that is drawn. The split is searched for repetitions and its files are compared with their
-checksums.
+checksums. Data sets of real people lack some fields and are held against wider ranges; their masks are too coarse for
+the checks of eyeballs and irises.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ import numpy as np
 from rtgaze_jax import files
 from rtgaze_jax.data import iris, labels, storage
 from rtgaze_jax.data.heads.workers import WorkerPool
-from rtgaze_jax.data.record import MILLIMETRES, PARTS, Record, decode, eye_mask, face_mask, validate
+from rtgaze_jax.data.record import FIELDS, MILLIMETRES, PARTS, Record, decode, eye_mask, face_mask, validate
 from rtgaze_jax.errors import FailureError
 
 GAZE_LIMITS = np.radians([25.5, 40.5])  # head-frame pitch and yaw that are drawn
+DISTANCE_LIMITS, REAL_DISTANCE_LIMITS = (1.2, 6.0), (0.6, 9.0)  # world units; laptops and telephoto lenses
+REAL_GAZE_LIMITS = np.radians([80.0, 100.0])
 ANGLE_TOLERANCE = np.radians(0.1)  # between labels that say the same
 DEPTH_TOLERANCE = 2.0  # mm between views
 DEPTH_SHARE = 0.9  # of mutually visible points that must agree, over a split
@@ -83,6 +86,7 @@ def check_split(
     directory = Path(directory)
     manifest = storage.manifests(directory)[storage.only_split(directory, split)]
     parts: dict[int, Report] = {}
+    missing = manifest.index and not (directory / manifest.index).exists()
     with WorkerPool(_shard_checker, (directory, manifest), min(workers, len(manifest.shards))) as pool:
         for outcome, _ in pool.run(range(len(manifest.shards))):
             if outcome.error is not None:
@@ -90,6 +94,8 @@ def check_split(
             parts[outcome.task] = outcome.result
             report(len(parts), len(manifest.shards))
     whole = Report()
+    if missing:
+        whole.problems.append(Problem(None, "files", f"{manifest.index} is missing"))
     for number in sorted(parts):
         _merge(whole, parts[number])
     whole.problems += _similar_pictures(whole)
@@ -102,10 +108,10 @@ def check_split(
     return whole
 
 
-def check_record(record: Record) -> Iterator[tuple[str, str]]:
-    """(check, message) for everything that is wrong within one decoded record."""
+def check_record(record: Record, absent: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """(check, message) for everything that is wrong within one decoded record of a data set without some fields."""
     try:
-        validate(record)
+        validate(record, absent)
     except ValueError as error:
         yield "schema", str(error)
         return
@@ -116,23 +122,16 @@ def check_record(record: Record) -> Iterator[tuple[str, str]]:
         yield "masks", "face_mask is not where parts show the head"
     if not np.array_equal(record["eye_mask"], eye_mask(record["parts"])):
         yield "masks", "eye_mask is not where parts show eyeballs"
-    if not np.array_equal(record["depth"] > 0, record["parts"] != PARTS.background):
-        yield "masks", "depth is not positive exactly where parts are not background"
     yield from _consistent_angles(record)
-    yield from _eyeballs(record)
+    if "depth" in record:
+        if not np.array_equal(record["depth"] > 0, record["parts"] != PARTS.background):
+            yield "masks", "depth is not positive exactly where parts are not background"
+        yield from _eyeballs(record)
 
 
 def _ranges(record: Record) -> Iterator[tuple[str, str]]:
-    for key in (
-        "depth",
-        "cam2world",
-        "intrinsics",
-        "gaze_head",
-        "gaze_camera",
-        "head_pose",
-        "eye_centers",
-        "landmarks",
-    ):
+    synthetic = "depth" in record
+    for key in (key for key, field in FIELDS.items() if field.dtype == "float32" and key in record):
         if not np.isfinite(record[key]).all():
             yield "ranges", f"{key} is not finite"
             return
@@ -145,12 +144,15 @@ def _ranges(record: Record) -> Iterator[tuple[str, str]]:
     if not (1 < k[0, 0] < 30 and 1 < k[1, 1] < 30 and np.all(np.abs(k[:2, 2] - 0.5) < 0.2)):
         yield "ranges", "intrinsics are not those of normalised coordinates"
     distance = np.linalg.norm(pose[:3, 3])
-    if not 1.2 < distance < 6:
+    nearest, farthest = DISTANCE_LIMITS if synthetic else REAL_DISTANCE_LIMITS
+    if not nearest < distance < farthest:
         yield "ranges", f"the camera is {distance:.2f} units from the head"
-    hit = record["depth"][record["depth"] > 0]
-    if hit.size == 0 or abs(hit - distance).max() > 1:
-        yield "ranges", "depth is not within one unit of the camera's distance"
-    if np.any(np.abs(record["gaze_head"]) > GAZE_LIMITS):
+    if synthetic:
+        hit = record["depth"][record["depth"] > 0]
+        if hit.size == 0 or abs(hit - distance).max() > 1:
+            yield "ranges", "depth is not within one unit of the camera's distance"
+    limits = GAZE_LIMITS if synthetic else REAL_GAZE_LIMITS
+    if "gaze_head" in record and np.any(np.abs(record["gaze_head"]) > limits):
         yield "ranges", f"gaze_head is {np.degrees(record['gaze_head']).round(1)} deg"
     apart = MILLIMETRES * (record["eye_centers"][0] - record["eye_centers"][1])
     if not (apart[0] > 0 and 45 < np.linalg.norm(apart) < 80):
@@ -165,7 +167,10 @@ def _ranges(record: Record) -> Iterator[tuple[str, str]]:
 
 def _consistent_angles(record: Record) -> Iterator[tuple[str, str]]:
     """Gaze and head pose in the camera must follow from the head frame and the camera."""
-    for key, vector in (("gaze_camera", labels.head_gaze_vector(record["gaze_head"])), ("head_pose", np.eye(3)[2])):
+    expected = {"head_pose": np.eye(3)[2]}
+    if "gaze_head" in record:
+        expected["gaze_camera"] = labels.head_gaze_vector(record["gaze_head"])
+    for key, vector in expected.items():
         seen = vector @ record["cam2world"][:3, :3].astype(np.float64)
         error = labels.angle_between(labels.gaze_vector(record[key]), seen)
         if error > ANGLE_TOLERANCE:
@@ -241,7 +246,7 @@ def _shard_checker(_memory, _number, directory: Path, manifest: storage.Manifest
         if files.sha256(path) != shard.sha256:
             found.problems.append(Problem(None, "files", f"{shard.file} differs from its SHA-256"))
         try:
-            encoded = storage.read_shard(path)
+            encoded = storage.read_shard(path, manifest.absent)
         except ValueError as error:
             found.problems.append(Problem(None, "files", str(error)))
             return found
@@ -252,25 +257,25 @@ def _shard_checker(_memory, _number, directory: Path, manifest: storage.Manifest
         moments: dict[tuple[int, ...], list[tuple[int, Record]]] = {}
         for i, content in enumerate(encoded):
             index = int(starts[number]) + i
-            record = _check_alone(found, index, content)
+            record = _check_alone(found, index, content, manifest.absent)
             if record is not None:
                 moment = tuple(int(record[key]) for key in ("person", "capture", "gaze_index"))
                 moments.setdefault(moment, []).append((index, record))
-        for views in moments.values():
+        for views in moments.values() if "depth" not in manifest.absent else ():
             _check_together(found, views)
         return found
 
     return work
 
 
-def _check_alone(found: Report, index: int, content: dict[str, Any]) -> Record | None:
+def _check_alone(found: Report, index: int, content: dict[str, Any], absent: Sequence[str]) -> Record | None:
     found.records += 1
     try:
         record = decode(content)
     except ValueError as error:
         found.problems.append(Problem(index, "unreadable", str(error)))
         return None
-    problems = [Problem(index, *problem) for problem in check_record(record)]
+    problems = [Problem(index, *problem) for problem in check_record(record, absent)]
     found.problems += problems
     if any(problem.check in ("schema", "ranges") for problem in problems):
         return None
@@ -278,6 +283,8 @@ def _check_alone(found: Report, index: int, content: dict[str, Any]) -> Record |
     _unique(found, found.pictures, digest, index, "shows the same picture as")
     place = tuple(int(record[key]) for key in ("person", "capture", "gaze_index", "view_index"))
     _unique(found, found.places, place, index, "has the same person, capture, gaze and view as")
+    if absent:
+        return record
     if place[2:] == (0, 0):
         found.thumbnails[index] = _thumbnail(record["image"])
     if (reading := drawn_gaze_error(record)) is not None:

@@ -108,6 +108,18 @@ def fixed_pairs(grid: Grid | Index, count: int, seed: int = 0) -> np.ndarray:
     return _record_numbers(grid, *np.array(listed, np.int64).reshape(-1, 5).T)
 
 
+def members_of(grid: Grid | Index, capture: int) -> np.ndarray:
+    """Numbers [n] of the records of a capture."""
+    if isinstance(grid, Index):
+        return grid.members(capture)
+    return capture * grid.per_capture + np.arange(grid.per_capture)
+
+
+def frontals_of(grid: Grid | Index, capture: int) -> np.ndarray:
+    """Numbers [g] of the most frontal records of a capture, one for each gaze."""
+    return grid.frontals(capture) if isinstance(grid, Index) else members_of(grid, capture)[:: grid.views]
+
+
 def pairs_hash(pairs: np.ndarray, identity: str = "") -> str:
     """SHA-256 (hexadecimal) of a list of pairs and of the data they point into (`identity`, such as its checksum)."""
     return hashlib.sha256(np.ascontiguousarray(pairs, "<i8").tobytes() + identity.encode()).hexdigest()

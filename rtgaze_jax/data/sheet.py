@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from rtgaze_jax.data.labels import head_gaze_vector, project
+from rtgaze_jax.data.pairs import frontals_of, members_of
 from rtgaze_jax.data.record import decode
 from rtgaze_jax.data.storage import RecordSource
 
@@ -18,9 +19,9 @@ _SUBPIXEL = 4  # bits after the point in OpenCV's drawing coordinates
 
 
 def draw_gaze(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
-    """A copy of the image [H, W, 3] with an arrow along the labelled gaze in front of each eye."""
+    """A copy of the image [H, W, 3] with an arrow along the labelled gaze, if there is one, in front of each eye."""
     image = image.copy()
-    for center in record["eye_centers"]:
+    for center in record["eye_centers"] if "gaze_head" in record else ():
         direction = head_gaze_vector(record["gaze_head"])
         ends = center + np.outer([ARROW_START, ARROW], direction)
         _arrow(image, _pixels(ends, record, image.shape), GAZE_COLOUR)
@@ -67,10 +68,11 @@ def contact_sheet(
     rng = np.random.default_rng(seed)
     strips = []
     for capture in _choose(rng, source.grid.captures, people):
-        places = _choose(
-            rng, source.grid.per_capture, pictures, first=int(rng.integers(source.grid.gazes)) * source.grid.views
-        )
-        records = [decode(source[capture * source.grid.per_capture + int(place)]) for place in places]
+        members, fronts = members_of(source.grid, capture), frontals_of(source.grid, capture)
+        first = int(np.flatnonzero(members == rng.choice(fronts))[0])
+        places = members[_choose(rng, len(members), pictures, first=first)]
+        places = np.resize(places, pictures)  # captures of fewer pictures show some twice
+        records = [decode(source[int(place)]) for place in places]
         strips.append(np.hstack([draw_gaze(resize(record["image"], size), record) for record in records]))
     return tile(strips, columns=max(1, round(np.sqrt(len(strips) / strips[0].shape[1] * size))))
 
@@ -81,8 +83,9 @@ def eye_sheet(source: RecordSource, people: int = 6, gazes: int = 9, width: int 
     grid = source.grid
     blocks = []
     for capture in _choose(rng, grid.captures, people):
-        first = capture * grid.per_capture
-        records = [decode(source[int(first + g * grid.views)]) for g in range(min(gazes, grid.gazes))]
+        fronts = frontals_of(grid, capture)
+        some = fronts[np.linspace(0, len(fronts) - 1, min(gazes, len(fronts))).round().astype(int)]
+        records = [decode(source[int(number)]) for number in some]
         blocks.append(tile([eye_strip(record, width) for record in _ordered(records)], columns=3))
     return tile(blocks, columns=2, border=8)
 
@@ -138,6 +141,8 @@ def _choose(rng: np.random.Generator, available: int, count: int, first: int | N
 
 def _ordered(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """From looking up to looking down; three of about the same pitch from image left to right."""
+    if not all("gaze_camera" in record for record in records):
+        return list(records)
     falling = sorted(records, key=lambda record: -record["gaze_camera"][0])
     rows = [falling[i : i + 3] for i in range(0, len(falling), 3)]
     return [record for row in rows for record in sorted(row, key=lambda record: -record["gaze_camera"][1])]

@@ -79,7 +79,7 @@ def plan(source: Path, name: str, people: list[int], options: Options, descripti
             rejected.append(Rejected(files[person].name, str(error)))
             continue
         # Cameras come in order: where the number falls, the next moment begins.
-        moments = np.cumsum(np.diff(cameras, prepend=cameras[:1]) <= 0) if name == "eth_xgaze" else np.arange(len(used))
+        moments = np.cumsum(np.diff(cameras, prepend=-1) <= 0) if name == "eth_xgaze" else np.arange(len(used))
         rows = [(int(row), int(moments[row])) for row in np.flatnonzero(used)]
         keep = set(spaced(sorted({moment for _, moment in rows}), options))
         rows = [row for row in rows if row[1] in keep]
