@@ -216,15 +216,14 @@ class EyeRenderer(nn.Module):
         points = start[:, :, None] + direction[:, :, None] * depths[..., None]
         local = (points - center[:, :, None]).reshape(b, 2, h * w * c.samples, 3)
         local = (local * jnp.stack([_SIDE, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
-        shared = jax.lax.stop_gradient(
-            sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
-        )
         scaled = local / (0.25 * c.box)
         place = fourier(jnp.concatenate([scaled, jnp.sqrt((scaled**2).sum(-1, keepdims=True) + 1e-6)], -1), (2.0, 4.0))
-        features = jnp.concatenate(
-            [sample_planes(eye_planes, local, c.box, TRUE_AXES), shared.reshape(2 * b, -1, shared.shape[-1]), place], -1
-        )
-        density, colours = FieldDecoder(c.hidden, c.features, 2, self.dtype, name="field")(features)
+        features = [sample_planes(eye_planes, local, c.box, TRUE_AXES), place]
+        if c.shared:
+            known = sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
+            features.append(jax.lax.stop_gradient(known).reshape(2 * b, -1, known.shape[-1]))
+        decode = FieldDecoder(c.hidden, c.features, 2, self.dtype, name="field")
+        density, colours = decode(jnp.concatenate(features, -1))
         shape = (b, 2 * h * w, c.samples)
         colour, depth, opacity, _ = march(
             colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE

@@ -67,6 +67,7 @@ def conv(
     dilation: int = 1,
     dtype: jnp.dtype = jnp.float32,
     init: Callable = HE,
+    bias: float = 0.0,
     name: str | None = None,
 ) -> nn.Conv:
     """A k x k convolution with bias, zero padding that keeps PyTorch's alignment (k // 2 on every side)."""
@@ -79,6 +80,7 @@ def conv(
         padding=((pad, pad), (pad, pad)),
         dtype=dtype,
         kernel_init=init,
+        bias_init=nn.initializers.constant(bias),
         name=name,
     )
 

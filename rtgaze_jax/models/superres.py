@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.models.layers import LECUN, conv
 
+MASK_START = 2.0  # an untrained network shows the photo: in its own view the reprojected pixels are the photo itself
 FIR = (0.125, 0.375, 0.375, 0.125)  # [1, 3, 3, 1] / 8
 _GAIN = 2**0.5
 
@@ -86,5 +87,7 @@ class SuperResolution(nn.Module):
             return rgb
         x = jnp.concatenate([x, rgb.astype(self.dtype), pixels.astype(self.dtype)], -1)
         x = activate(conv(self.widths[-1], dtype=self.dtype, init=init)(x))
-        mask = nn.sigmoid(conv(1, dtype=self.dtype, init=nn.initializers.zeros, name="mask")(x).astype(jnp.float32))
+        mask = nn.sigmoid(
+            conv(1, dtype=self.dtype, init=nn.initializers.zeros, bias=MASK_START, name="mask")(x).astype(jnp.float32)
+        )
         return mask * pixels + (1 - mask) * rgb

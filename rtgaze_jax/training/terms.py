@@ -41,6 +41,11 @@ class LossWeights:
     adversarial: float = 0.0  # eye patches against models/discriminator.py
     gradient_penalty: float = 1.0  # of the discriminator at real patches
 
+    def eyes_only(self) -> "LossWeights":
+        """The eye branch and the pose head alone: what a CPU can train."""
+        off = dict.fromkeys(("image", "depth", "perceptual", "raw", "opacity", "gradient", "eye_perceptual"), 0.0)
+        return dataclasses.replace(self, **off)
+
 
 SMALL_WEIGHTS = LossWeights(
     eye_region=2.0,
@@ -103,7 +108,12 @@ def image_terms(
     face, eyes, target = batch["target_face_mask"], batch["target_eye_mask"], batch["target_image"]
     image, rays = (out["base"] + 1) / 2, out["raw"].shape[1]
     small = at_rays(face, rays)
-    terms = {"image": weights.image * losses.reconstruction_loss(image, target, face, eyes, 1.0, weights.eye_region)}
+    terms, metrics = {}, {}
+    if weights.image:
+        value = losses.reconstruction_loss(image, target, face, eyes, 1.0, weights.eye_region)
+        terms["image"] = weights.image * value
+        error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), face)
+        metrics["psnr_face"] = -10 * jnp.log10(error + 1e-8)
     if weights.depth:
         known = small * (at_rays(batch["target_depth"], rays) > 0)
         terms["depth"] = weights.depth * losses.depth_loss(out["coarse_depth"], at_rays(depth, rays), known)
@@ -119,8 +129,7 @@ def image_terms(
         terms["gradient"] = weights.gradient * losses.gradient_loss(image, target, face)
     if weights.perceptual:
         terms["perceptual"] = weights.perceptual * perceptual(image * 2 - 1, target * 2 - 1, face, dtype=dtype).mean()
-    error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), face)
-    return terms, {"psnr_face": -10 * jnp.log10(error + 1e-8)}
+    return terms, metrics
 
 
 def eye_targets(eyes: dict[str, Array], batch: dict[str, Array], patch: tuple[int, int]) -> dict[str, Array]:
