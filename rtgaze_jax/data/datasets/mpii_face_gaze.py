@@ -73,6 +73,11 @@ def _plan_raw(source: Path, people: list[int], options: Options) -> Plan:
         if missing:
             rejected.append(Rejected(folder.name, f"{', '.join(missing)} is missing"))
             continue
+        try:
+            read_camera(camera)
+        except ValueError as error:
+            rejected.append(Rejected(folder.name, str(error)))
+            continue
         lines = table.read_text().splitlines()
         annotated = {line.split(maxsplit=1)[0] for line in lines if line.strip()}
         rejected += [
@@ -121,8 +126,9 @@ def _annotated(words: list[str], folder: Path, matrix, distortion, options: Opti
 
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Camera matrix [3, 3] and distortion of a Calibration/Camera.mat. Raises UserError where it is damaged."""
+    """Camera matrix [3, 3] and distortion of a Calibration/Camera.mat. Raises ValueError where it is damaged."""
     from scipy.io import loadmat  # comes with JAX
+    from scipy.io.matlab import MatReadError
 
     try:
         try:
@@ -132,10 +138,8 @@ def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
             with open_h5(path, ("cameraMatrix", "distCoeffs"), "a camera calibration") as file:
                 matrix, distortion = file["cameraMatrix"][()].T, file["distCoeffs"][()]
         return np.array(matrix, np.float64).reshape(3, 3), np.array(distortion, np.float64).ravel()
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read as a camera calibration ({error}): take it from the data set"
-        ) from error
+    except (ValueError, KeyError, OSError, TypeError, MatReadError) as error:
+        raise ValueError(f"{path.name} cannot be read as a camera calibration ({error})") from error
 
 
 def _plan_normalized(source: Path, people: list[int], options: Options) -> Plan:
