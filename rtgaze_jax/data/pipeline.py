@@ -40,6 +40,8 @@ def pair_dataset(
 ) -> grain.IterDataset:
     """An endless data set of batches (see `rtgaze_jax.data.pairs`) with `batch_size` / `process_count` rows.
 
+    Several directories, separated by commas, give the pairs of a batch in turns.
+
     Every pass over the data visits each capture once, in a new order, and draws one new pair from it. `workers`
     processes decode (0: threads of this process). Damaged records are reported and replaced by pairs of the next
     capture. `start` leaves out that many batches at no cost: the way to go on with another number of workers, to
@@ -48,17 +50,24 @@ def pair_dataset(
     """
     if batch_size % process_count:
         raise UserError(f"batch size {batch_size} does not split into {process_count} processes: choose a multiple")
-    source = RecordSource(directory, split)
-    if "gaze_head" in source.manifest.absent:
-        raise UserError(f"{directory} has no gaze labels, which training needs: use it with 'rtgaze data augment'")
+    sources = [RecordSource(place, split) for place in str(directory).split(",")]
+    for source, place in zip(sources, str(directory).split(","), strict=True):
+        if "gaze_head" in source.manifest.absent:
+            raise UserError(f"{place} has no gaze labels, which training needs: use it with 'rtgaze data augment'")
+    if len({source.manifest.resolution for source in sources}) > 1:
+        raise UserError(f"{directory} have pictures of different sizes: prepare them with the same --resolution")
     rows = batch_size // process_count
-    load = functools.partial(_load_rows, source, frontal, slice(process_index * rows, (process_index + 1) * rows))
-    dataset = (
+    load = functools.partial(_load_rows, sources, frontal, slice(process_index * rows, (process_index + 1) * rows))
+    drawn = [
         grain.MapDataset.range(source.grid.captures)
-        .seed(seed)
+        .seed(seed + number)
         .shuffle()
         .repeat()
-        .random_map(functools.partial(_draw, source.grid, same_view))
+        .random_map(functools.partial(_draw, number, source.grid, same_view))
+        for number, source in enumerate(sources)
+    ]
+    dataset = (
+        (grain.MapDataset.mix(drawn) if len(drawn) > 1 else drawn[0])
         .batch(batch_size)
         .slice(slice(start, None))
         .map(load)
@@ -71,16 +80,18 @@ def pair_dataset(
     return dataset
 
 
-def _draw(grid: Grid | Index, same_view: float, capture: int, rng: np.random.Generator) -> np.ndarray:
-    return draw_pairs(rng, grid, np.array([capture]), same_view)[0]
+def _draw(
+    number: int, grid: Grid | Index, same_view: float, capture: int, rng: np.random.Generator
+) -> tuple[int, np.ndarray]:
+    return number, draw_pairs(rng, grid, np.array([capture]), same_view)[0]
 
 
-def _load_rows(source: RecordSource, frontal: bool, rows: slice, pairs: np.ndarray) -> dict[str, Any]:
-    """The batch of some rows of a list of pairs [B, 3]."""
+def _load_rows(sources: list[RecordSource], frontal: bool, rows: slice, drawn: tuple) -> dict[str, Any]:
+    """The batch of some rows of a list of pairs: data set numbers [B] and records [B, 3]."""
     records: list[dict[str, Any]] = []
     numbers = []
-    for pair in pairs[rows]:
-        loaded = _load_pair(source, pair if frontal else pair[:2])
+    for source, pair in zip(drawn[0][rows], drawn[1][rows], strict=True):
+        loaded = _load_pair(sources[source], pair if frontal else pair[:2])
         numbers.append([len(records), len(records) + 1, len(records) + len(loaded) - 1])
         records += loaded
     return gather(pack(records), np.array(numbers), frontal)

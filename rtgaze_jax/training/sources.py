@@ -164,8 +164,20 @@ class RecordBatches:
             self._iterator = None
 
 
+def _require_depth(directories: str) -> None:
+    """Raises UserError where one of the data sets (separated by commas) has no depth."""
+    from rtgaze_jax.data.storage import manifests
+
+    for directory in directories.split(","):
+        if any("depth" in manifest.absent for manifest in manifests(directory).values()):
+            raise UserError(
+                f"{directory} has no depth to learn from: give --config.distill.source=teacher (or none)"
+            )
+
+
 def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
-    """The batches that `config.data` names: source "stream" (rendered people) or "records" (a data set in data.dir).
+    """The batches that `config.data` names: source "stream" (rendered people) or "records" (a data set in data.dir;
+    several, separated by commas, take turns).
 
     rows: this process's share of the batch; frontal: with the frontal image that the teacher sees.
     """
@@ -189,6 +201,8 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             raise UserError(
                 "data.source=records needs data.dir, a folder made by 'rtgaze data heads' or 'data prepare'"
             )
+        if config.get("distill", {}).get("source") == "ground_truth":
+            _require_depth(data.dir)
         return RecordBatches(
             data.dir,
             batch_size=config.batch_size,

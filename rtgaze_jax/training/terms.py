@@ -115,8 +115,8 @@ def image_terms(
         error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), face)
         metrics["psnr_face"] = -10 * jnp.log10(error + 1e-8)
     if weights.depth:
-        known = small * (at_rays(batch["target_depth"], rays) > 0)
-        terms["depth"] = weights.depth * losses.depth_loss(out["coarse_depth"], at_rays(depth, rays), known)
+        wanted = at_rays(depth, rays)
+        terms["depth"] = weights.depth * losses.depth_loss(out["coarse_depth"], wanted, small * (wanted > 0))
     if weights.raw:
         shrunk = jax.image.resize(target * face[..., None], (*out["raw"].shape,), "linear")
         inside = jax.image.resize(face, small.shape, "linear")  # averaged over the pixels of a ray, as the target is
@@ -160,11 +160,12 @@ def eye_terms(
     truth = eye_targets(eyes, batch, config.eyes.patch)
     flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
     weight, target, image = flat(truth["weight"]), flat(truth["image"]), flat(eyes["patches"])
+    depth = flat(truth["depth"])  # 0 where it is unknown: data of real people
     l1 = lambda x: losses.masked_mean(jnp.abs(x - target).mean(-1), weight)  # noqa: E731
     terms = {
         "eye_image": weights.eye_image * l1(image),
         "eye_raw": weights.eye_raw * l1(flat(eyes["raw"])),
-        "eye_depth": weights.eye_depth * losses.depth_loss(flat(eyes["depth"]), flat(truth["depth"]), weight),
+        "eye_depth": weights.eye_depth * losses.depth_loss(flat(eyes["depth"]), depth, weight * (depth > 0)),
         "eye_gradient": weights.eye_gradient * losses.gradient_loss(image, target, weight),
     }
     if weights.eye_perceptual:
