@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,18 +16,23 @@ from jaxtyping import Float, UInt8
 from rtgaze_jax.geometry.camera import frontal_camera
 from rtgaze_jax.inference import align
 from rtgaze_jax.inference.blend import eye_area, paste_eyes
-from rtgaze_jax.inference.gating import Gate, Schedule, angle_between
+from rtgaze_jax.inference.gating import Gate, Schedule, angle_between, openness
 from rtgaze_jax.inference.redirector import FADE, MAX_PITCH, MAX_YAW, Redirector, check_angles, ease
 from rtgaze_jax.inference.saccades import LookAway
 from rtgaze_jax.inference.tracking import Observation, OneEuro
 from rtgaze_jax.inference.warp import compose, invert, scaling
 
 _GLANCE = 32  # pixels: the size at which a crop is compared with the encoded one
-_DIFFERENT = 7.0  # grey levels at any pixel of that
+_DIFFERENT = 5.0  # grey levels at any pixel of that
+_LIDS = 0.05  # change of the lids' opening, in eye widths
 _SAME_GAZE = 0.1  # degrees
 _GAZE_FILTER = (1.0, 0.3)  # Hz, Hz per degree and second: the network's estimate of the gaze that is there
-_COLUMNS = (np.mgrid[:_GLANCE, :_GLANCE] + 0.5) / _GLANCE - 0.5
-_HEAD = (np.abs(_COLUMNS) ** 2).sum(0) < 0.4**2  # the part of a crop that is compared
+_PLACES = (np.mgrid[:_GLANCE, :_GLANCE] + 0.5) / _GLANCE - 0.5
+_FACE = (_PLACES**2).sum(0) < 0.3**2  # the part of a crop that is compared
+
+
+def _lids(seen: Observation) -> float:
+    return (openness(seen.face, 0) + openness(seen.face, 1)) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +54,14 @@ class Aim:
 @dataclasses.dataclass
 class _Key:
     """The encoded picture of a face. crop_of_face: 2x3, the face's own frame to the unit crop. glance: f32, the small
-    crop. image: the last result u8[S, S, 3], for `gaze`.
+    crop. lids: how far they are open. image: the last result u8[S, S, 3], for `gaze`.
     """
 
     features: dict[str, Any]
     crop_of_face: np.ndarray
     points: jnp.ndarray
     glance: np.ndarray
+    lids: float
     source: tuple[float, float]
     gaze: tuple[float, float] | None = None
     image: np.ndarray | None = None
@@ -154,7 +161,8 @@ class LiveRedirector:
         to_face = invert(seen.placement)
         if key is not None:
             glance = self._glance(pixels, compose(key.crop_of_face, to_face))
-            if np.abs(glance - key.glance)[_HEAD].max() < _DIFFERENT:
+            same_lids = abs(_lids(seen) - key.lids) < _LIDS
+            if same_lids and np.abs(glance - key.glance)[_FACE].max() < _DIFFERENT:
                 return key
         network = self._model.network
         crop = align.crop(pixels, compose(scaling(network.size, network.size), seen.framing), network.size)
@@ -163,13 +171,15 @@ class LiveRedirector:
         pitch, yaw = person.gaze(estimate, time).tolist()
         points = jnp.asarray(seen.points, jnp.float32)[None]
         glance = self._glance(pixels, seen.framing)
-        person.key = _Key(features, compose(seen.framing, seen.placement), points, glance, (pitch, yaw))
+        carried = compose(seen.framing, seen.placement)
+        person.key = _Key(features, carried, points, glance, _lids(seen), (pitch, yaw))
         self.counts["encoded"] += 1
         return person.key
 
     def _glance(self, pixels: np.ndarray, framing: np.ndarray) -> Float[np.ndarray, "32 32"]:
         small = align.crop(pixels, compose(scaling(_GLANCE, _GLANCE), framing), _GLANCE)
-        return small.astype(np.float32).mean(-1)
+        # without blur, half a pixel of motion at the hairline would count as much as a closing eye
+        return cv2.GaussianBlur(small.astype(np.float32).mean(-1), (0, 0), 1.0)
 
     def _render(self, key: _Key, gaze: tuple[float, ...]) -> UInt8[np.ndarray, "S S 3"]:
         """The face's crop with a gaze, degrees; the last one if that is the same."""

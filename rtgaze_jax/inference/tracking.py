@@ -18,7 +18,7 @@ from rtgaze_jax.inference.face import Face, find_faces, overlap, track_face
 from rtgaze_jax.inference.warp import apply, compose, invert, scale_of, scaling
 
 # pose, shape, and the shape that frames the crop: (lowest cutoff in Hz, Hz per unit of speed); face sizes and radians
-_FILTERS = ((1.5, 60.0), (1.0, 30.0), (0.2, 1.0))
+_FILTERS = ((1.0, 100.0), (1.0, 12.0), (0.2, 1.0))
 _SPEED_CUTOFF = 1.0  # Hz
 _JUMP = 0.3  # face sizes in one frame: no head moves so, the picture was cut
 _SEARCH_EVERY = 30  # frames between looks for further faces

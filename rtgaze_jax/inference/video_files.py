@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import heapq
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,6 @@ from rtgaze_jax.inference.provenance import SOURCE_TYPE, Edit, mark_xmp
 try:
     import av
     import av.error
-    import av.logging
 except ImportError as error:  # the one optional package of this part
     raise UserError("video needs PyAV: pip install 'rtgaze-jax[app]'") from error
 
@@ -35,8 +35,6 @@ _FULL_RANGE = 2
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5
 _NO_TIME = 1 << 62
 _OWN_METADATA = ("encoder", "major_brand", "minor_version", "compatible_brands")  # every writer sets its own
-
-av.logging.set_level(av.logging.PANIC)  # problems are reported here, in one line, not by the library
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,12 +162,18 @@ class Video:
             y0, x0 = rows.start // 2 * 2, columns.start // 2 * 2
             y1 = min(rows.stop + rows.stop % 2, self.height)
             x1 = min(columns.stop + columns.stop % 2, self.width)
-            part = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[y0:y1, x0:x1]), format="rgb24")
-            part = part.reformat(format=self.format, **self._colour("dst"))
-            for plane, new in zip(planes, _planes(part), strict=True):
+            # the conversion rounds and is no exact inverse of the decoder's: only the difference it makes is added
+            old, new = (self._converted(rgb[y0:y1, x0:x1]) for rgb in (frame.pixels, pixels))
+            for plane, before, after in zip(planes, old, new, strict=True):
                 finer = self.height // plane.shape[0]
-                plane[y0 // finer : y0 // finer + new.shape[0], x0 // finer : x0 // finer + new.shape[1]] = new
+                part = plane[y0 // finer : y0 // finer + after.shape[0], x0 // finer : x0 // finer + after.shape[1]]
+                part[:] = np.clip(part.astype(np.int16) + after - before.astype(np.int16), 0, 255)
         return planes
+
+    def _converted(self, rgb: np.ndarray) -> list[np.ndarray]:
+        """The planes of a picture u8[h, w, 3]."""
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return _planes(picture.reformat(format=self.format, **self._colour("dst")))
 
     def write_segment(self, path: Path, frames: Iterator[tuple[Frame, list[np.ndarray]]]) -> int | None:
         """Writes frames with their new planes as an MP4 without sound, its time starting at 0, whole or not at all.
@@ -216,9 +220,14 @@ class Video:
             raise UserError(f"cannot write {out}: it is a folder")
         if out.exists() and out.samefile(self.path):
             raise UserError(f"{out} is the video itself: choose another name with -o")
-        with self._open() as original, atomic_path(out.with_name(f"{out.stem}.check{out.suffix}")) as temporary:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix=".rtgaze", dir=out.parent)
+        except OSError as error:
+            raise FailureError(f"cannot write {out}: {error.strerror}") from error
+        with folder, self._open() as original:
             try:
-                with av.open(str(temporary), "w") as container:
+                with av.open(str(Path(folder.name) / out.name), "w") as container:
                     stream = container.add_stream("libx264", rate=self.rate)
                     stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.format
                     for index in self.copied:
@@ -229,9 +238,6 @@ class Video:
                 raise UserError(
                     f"{out.suffix} files cannot hold the sound or subtitles of {self.path} ({_reason(error)}); use .mkv"
                 ) from error
-            finally:
-                temporary.unlink(missing_ok=True)
-                temporary.touch()
 
     def join(self, out: Path, segments: Sequence[tuple[Path, int]], edit: Edit | None) -> None:
         """Writes the final file atomically: segments (file, first time stamp), sound, subtitles, chapters, metadata."""
