@@ -92,18 +92,18 @@ def load(source: Path, unit: Unit, options: Options, details: dict) -> Iterator[
 def _record(path: Path, options: Options) -> Record:
     label = Label.parse(path.name)
     pixels = read_picture(path)
-    marks = portraits.find_landmarks(pixels)
-    if marks is None:
+    found = portraits.find_face(pixels)
+    if found is None:
         raise ValueError("no face was found")
     height, width = pixels.shape[:2]
-    matrix, (turn, place) = portraits.fit_portrait(marks, (width, height), DISTANCE)
+    matrix, (turn, place) = portraits.fit_portrait(found, (width, height), DISTANCE)
     start = turn @ (ETH.center if options.origin == "face" else ETH.points[:4].mean(0)) + place
     level = normalizing_rotation(start, np.eye(3))  # towards the face, upright as the camera is
     yaw = np.degrees(pose_angles(level @ turn)[1])
     if abs(yaw + label.pose) > POSE_TOLERANCE:
         raise ValueError(f"the head is turned by {-yaw:.0f} deg, its name says {label.pose}")
     gaze = level.T @ gaze_vector(np.radians([label.vertical, -label.horizontal]))
-    view = View(pixels, matrix, ETH, turn, place, gaze, marks)
+    view = View(pixels, matrix, ETH, turn, place, gaze, found.landmarks)
     place = numbers(label.person, 0, label.gaze_index, POSES.index(label.pose))
     return crop(view, options.resolution, options.span) | place
 

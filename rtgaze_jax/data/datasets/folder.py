@@ -37,11 +37,11 @@ def load(source: Path, unit: Unit, options: Options, details: dict) -> Iterator:
 
 def _record(path: Path, options: Options) -> Record:
     pixels = read_picture(path)
-    marks = portraits.find_landmarks(pixels)
-    if marks is None:
+    found = portraits.find_face(pixels)
+    if found is None:
         raise ValueError("no face was found")
-    matrix, head = portraits.fit_portrait(marks, (pixels.shape[1], pixels.shape[0]), DISTANCE)
-    return crop(View(pixels, matrix, ETH, *head, None, marks), options.resolution, options.span)
+    matrix, head = portraits.fit_portrait(found, (pixels.shape[1], pixels.shape[0]), DISTANCE)
+    return crop(View(pixels, matrix, ETH, *head, None, found.landmarks), options.resolution, options.span)
 
 
 class Folder(PreparedBuilder):

@@ -27,7 +27,7 @@ def head(pose):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """A few pictures of one person, and the true landmarks in place of a face finder's."""
+    """A few pictures of one person, and the true landmarks and axes in place of a face finder's."""
     folder = tmp_path / "0001"
     folder.mkdir()
     marks = {}
@@ -43,8 +43,13 @@ def source(tmp_path, monkeypatch):
         landmarks = np.zeros((478, 2))
         points = np.concatenate([mini.ETH_SIX, mini.ETH_MOUTH])
         landmarks[list(MESH)] = mini.see(points @ turn.T + place, MATRIX)
-        marks[cv2.imread(str(folder / name)).sum()] = landmarks
-    monkeypatch.setattr(portraits, "find_landmarks", lambda pixels: marks.get(pixels.sum()))
+        center = turn @ mini.center_of(mini.ETH_SIX) + place
+        forward = center / np.linalg.norm(center)
+        right = np.cross(np.cross(forward, [1.0, 0, 0]), forward)
+        level = np.stack([right / np.linalg.norm(right), np.cross(forward, right) / np.linalg.norm(right), forward])
+        _, axes = mini.to_world(np.zeros(3), mini.ETH_SIX, mini.ETH_MOUTH)
+        marks[cv2.imread(str(folder / name)).sum()] = portraits.Found(landmarks, level @ turn @ axes.T)
+    monkeypatch.setattr(portraits, "find_face", lambda pixels: marks.get(pixels.sum()))
     return tmp_path
 
 
