@@ -40,7 +40,7 @@ def _tile(pixels: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC if grow else cv2.INTER_AREA)
 
 
-def _depth_picture(depth: np.ndarray) -> np.ndarray:
+def depth_picture(depth: np.ndarray) -> np.ndarray:
     """Depth as grey, near is bright, nothing is black."""
     hit = depth > 0
     if not hit.any():
@@ -81,7 +81,7 @@ def stages(face: EncodedFace, pitch: float, yaw: float) -> np.ndarray:
     pictures = {
         "crop": face.crop,
         f"rendered, pitch {pitch:g} yaw {yaw:g}": out.face,
-        "depth": _depth_picture(out.depth),
+        "depth": depth_picture(out.depth),
         "view from 25 degrees left": face.render(pitch, yaw, view=(0, 25)).image,
         "where the photo changes": np.ascontiguousarray(tinted.astype(np.uint8)[whole]),
     }

@@ -7,6 +7,7 @@ compression almost unchanged.
 """
 
 import dataclasses
+import io
 import os
 import warnings
 from pathlib import Path
@@ -104,23 +105,31 @@ def read_photo(path: str | os.PathLike) -> Photo:
         raise UserError(f"{path} is a folder; name a photo in it")
     if not path.exists():
         raise UserError(f"{path}: no such file")
+    return decode_photo(path, str(path))
+
+
+def decode_photo(file: Path | bytes, name: str, limit: int = MAX_PIXELS) -> Photo:
+    """The photo in a file, or in a file's bytes, of at most `limit` pixels. `name`: what to call it in messages.
+
+    What it is follows from its content, not from its name. Raises UserError (one line).
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit is checked below; odd tags are not the user's business
-            with Image.open(path, formats=_READABLE) as image:
-                if image.width * image.height > MAX_PIXELS:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_READABLE) as image:
+                if image.width * image.height > limit:
                     raise Image.DecompressionBombError
-                return dataclasses.replace(_decode(image), name=str(path))
+                return dataclasses.replace(_decode(image), name=name)
     except Image.DecompressionBombError:
-        raise UserError(f"{path} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller first") from None
+        raise UserError(f"{name} has more than {limit // 10**6} million pixels; make it smaller first") from None
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a photo that can be read here; convert it to PNG or JPEG") from None
+        raise UserError(f"{name} is not a photo that can be read here; convert it to PNG or JPEG") from None
     except PermissionError:
-        raise UserError(f"{path} cannot be opened: permission denied") from None
+        raise UserError(f"{name} cannot be opened: permission denied") from None
     except MemoryError:
-        raise UserError(f"{path} does not fit into memory; make it smaller first") from None
+        raise UserError(f"{name} does not fit into memory; make it smaller first") from None
     except Exception as error:  # decoders raise nearly anything on damaged files
-        raise UserError(f"{path} is damaged or incomplete ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(f"{name} is damaged or incomplete ({' '.join(str(error).split())[:120]})") from error
 
 
 def as_photo(photo: object) -> Photo:

@@ -203,7 +203,7 @@ class Redirector:
         face: 1 the largest, 2 the next, ...; None the largest, with a GazeWarning if there are more. Raises
         NoFaceError if there is none, UserError for a photo that cannot be read or a face that is not there.
         """
-        photo, faces = self._find(photo)
+        photo, faces = self.find(photo)
         if face is None and len(faces) > 1:
             warnings.warn(
                 f"{len(faces)} faces in {photo.name}: using the largest; choose with --face N or --face all",
@@ -213,23 +213,24 @@ class Redirector:
         number = 1 if face is None else face
         if not 1 <= number <= len(faces):
             raise UserError(f"no face {number} in {photo.name}: it has {len(faces)}, numbered from 1 by size")
-        return self._encoded(photo, faces[number - 1])
+        return self.encode_found(photo, faces[number - 1])
 
     def encode_all(self, photo: object) -> Iterator[EncodedFace]:
         """Every face of a photo, largest first, encoded one at a time. Raises NoFaceError if there is none."""
-        photo, faces = self._find(photo)
+        photo, faces = self.find(photo)
         for found in faces:
-            yield self._encoded(photo, found)
+            yield self.encode_found(photo, found)
 
-    def _find(self, photo: object) -> tuple[Photo, list[Face]]:
-        """The decoded photo and its faces, at least one."""
+    def find(self, photo: object) -> tuple[Photo, list[Face]]:
+        """The decoded photo and its faces, largest first, at least one. Raises NoFaceError."""
         photo = as_photo(photo)
         faces = find_faces(photo.pixels)
         if not faces:
             raise NoFaceError(f"no face found in {photo.name}; it must be visible, upright within 60 degrees, not tiny")
         return photo, faces
 
-    def _encoded(self, photo: Photo, found: Face) -> EncodedFace:
+    def encode_found(self, photo: Photo, found: Face) -> EncodedFace:
+        """Aligns and encodes one of the faces that `find` found in a photo."""
         return EncodedFace(self.network, photo, found, self.trained)
 
 
