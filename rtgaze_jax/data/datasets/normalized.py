@@ -96,7 +96,7 @@ def crop(view: View, size: int, span: float = SPAN) -> Record:
     turn = normalizing_rotation(origin, view.head_rotation)
     focal = distance / span  # crop widths
     matrix = np.array([[focal * size, 0, (size - 1) / 2], [0, focal * size, (size - 1) / 2], [0, 0, 1]])
-    sampling = _Sampling(view, matrix, turn, size)
+    sampling = Sampling(view, matrix, turn, size)
     image = sampling.picture()
 
     to_world = view.model.to_world @ (turn @ view.head_rotation).T
@@ -152,7 +152,7 @@ def undistorted(points: np.ndarray, camera_matrix: np.ndarray, distortion: np.nd
     return found
 
 
-class _Sampling:
+class Sampling:
     """Where the pixels of a crop lie in the picture."""
 
     def __init__(self, view: View, matrix: np.ndarray, turn: np.ndarray, size: int):
