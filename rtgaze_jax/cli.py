@@ -54,13 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words is None:
             raise UserError(f"unknown command '{' '.join(argv[:2])}' (see 'rtgaze --help')")
         module = _load(words)
-        parser = _Parser(prog=f"rtgaze {' '.join(words)}", description=module.__doc__, allow_abbrev=False,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser = _Parser(
+            prog=f"rtgaze {' '.join(words)}",
+            description=module.__doc__,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.arguments(parser)
         if getattr(module, "PASS_UNKNOWN", False):  # train hands --config.x=y on to absl
-            args, args.rest = parser.parse_known_args(argv[len(words):])
+            args, rest = parser.parse_known_args(argv[len(words) :])
+            args.rest = rest
         else:
-            args = parser.parse_args(argv[len(words):])
+            args = parser.parse_args(argv[len(words) :])
         return module.run(args) or 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rtgaze_jax import losses
+from rtgaze_jax.training.terms import LossWeights
 
 reconstruction_loss = jax.jit(losses.reconstruction_loss)
 gradient_loss = jax.jit(losses.gradient_loss, static_argnames="scales")
@@ -104,9 +105,12 @@ def test_mean_over_shards_is_the_loss_of_the_batch(batch):
         np.testing.assert_allclose(np.mean([loss(*s) for s in shards]), loss(*whole), rtol=1e-5)
 
 
+PAPER = LossWeights().of(dict.fromkeys(("image", "depth", "perceptual")))
+
+
 def test_total_has_the_papers_weights():
-    terms = {"reconstruction": jnp.float32(1), "depth": jnp.float32(10), "perceptual": jnp.float32(100)}
-    np.testing.assert_allclose(losses.total_loss(terms), 91)
+    terms = {"image": jnp.float32(1), "depth": jnp.float32(10), "perceptual": jnp.float32(100)}
+    np.testing.assert_allclose(losses.total_loss(terms, PAPER), 91)
     np.testing.assert_allclose(losses.total_loss({"depth": jnp.float32(2)}, {"depth": 3.0}), 6)
     with pytest.raises(ValueError, match="perceptual"):
-        losses.total_loss({"reconstruction": jnp.float32(1), "depth": jnp.float32(1)})
+        losses.total_loss({"image": jnp.float32(1), "depth": jnp.float32(1)}, PAPER)

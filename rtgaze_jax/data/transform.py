@@ -20,6 +20,7 @@ from rtgaze_jax.geometry.camera import (
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
 from rtgaze_jax.models.layers import grow, shrink
 
+Frame = Literal["head", "source"]
 _FLIP = np.array([-1.0, 1.0, 1.0])
 _IMAGES = (
     "source_image",
@@ -109,7 +110,7 @@ def augment(batch: dict[str, Array], key: Array) -> dict[str, Array]:
     return jax.vmap(one)(batch, example_keys(key, batch))
 
 
-def to_frame(batch: dict[str, Array], frame: Literal["head", "source"]) -> dict[str, Array]:
+def to_frame(batch: dict[str, Array], frame: Frame) -> dict[str, Array]:
     """Moves cameras, eye centres and gaze into the weights' world frame; adds `prompt`, the target gaze as its frontal
     camera sees it.
 

@@ -55,7 +55,7 @@ def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m
     trace is the sum of the singular values of X Y', or of their QR factors: no matrix root, exact for few samples.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    roots = [np.linalg.qr((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b)]
+    roots = [np.asarray(np.linalg.qr((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), mode="r")) for x in (a, b)]
     variance = sum(np.sum(root**2) for root in roots)
     overlap = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     return float(np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + variance - 2 * overlap)

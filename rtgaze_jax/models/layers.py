@@ -17,11 +17,11 @@ MAX_ATTENTION_MAP = 1 << 24  # elements; a larger map is computed in chunks of q
 _deferred = contextvars.ContextVar("deferred", default=False)
 
 
-def gaussian(deviation: float | None = None, *, fan_in: float | None = None) -> Callable:
+def gaussian(deviation: float = 1.0, *, fan_in: float = 0.0) -> Callable:
     """An initializer: normal numbers of a given standard deviation, or of sqrt(fan_in / inputs)."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-        scale = deviation if fan_in is None else math.sqrt(fan_in / max(math.prod(shape[:-1]), 1))
+        scale = math.sqrt(fan_in / max(math.prod(shape[:-1]), 1)) if fan_in else deviation
         return jnp.full(shape, -scale, dtype) if _deferred.get() else scale * jax.random.normal(key, shape, dtype)
 
     return init

@@ -62,7 +62,7 @@ class TriplaneRenderer(nn.Module):
         colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
         raw = colour[..., :3]
         pixels = None
-        if c.skip:
+        if c.skip and source is not None and source_camera is not None:
             pixels = reproject(depth, camera, source, source_camera)
         image = SuperResolution(c.superres, self.dtype, name="superres")(colour * 2 - 1, raw, pixels)
         return {"image": image, "raw": raw, "depth": depth, "opacity": opacity}

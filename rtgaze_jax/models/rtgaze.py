@@ -1,6 +1,8 @@
 """The student: one face image + a gaze -> a 3D representation of the same person looking there -> an image at any
 camera."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class RTGaze(nn.Module):
             self.eye_planes = EyeTriplanes(c.eyes, dtype)
             self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)
 
-    def encode(self, image: Float[Array, "B S S 3"]) -> dict[str, Array]:
+    def encode(self, image: Float[Array, "B S S 3"]) -> dict[str, Any]:
         """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs
         (models/pose.py)
         and the image itself."""
@@ -61,14 +63,14 @@ class RTGaze(nn.Module):
             "pose": self.pose(jax.lax.stop_gradient(low), jax.lax.stop_gradient(tokens)),
         }
 
-    def source_camera(self, features: dict[str, Array]) -> Float[Array, "B 25"]:
+    def source_camera(self, features: dict[str, Any]) -> Float[Array, "B 25"]:
         """The camera that took the image, in the weights' world frame, as the pose head sees it."""
         frontal = jnp.broadcast_to(frontal_camera(), (features["image"].shape[0], 25))
         if self.config.frame == "source":
             return frontal
         return transform_camera(invert_rigid(head_to_source(features["pose"])), frontal)
 
-    def eye_centers(self, features: dict[str, Array]) -> Float[Array, "B 2 3"]:
+    def eye_centers(self, features: dict[str, Any]) -> Float[Array, "B 2 3"]:
         """The eyeballs' centres (subject's left, right) in the weights' world frame, as the pose head sees them."""
         eyes = features["pose"]["eyes"]
         if self.config.frame == "source":
@@ -77,11 +79,11 @@ class RTGaze(nn.Module):
 
     def redirect(
         self,
-        features: dict[str, Array],
+        features: dict[str, Any],
         gaze: Float[Array, "B 2"],
         eye_centers: Float[Array, "B 2 3"] | None = None,
         source_camera: Float[Array, "B 25"] | None = None,
-    ) -> dict[str, Array]:
+    ) -> dict[str, Any]:
         """`gaze`: (pitch, yaw) in radians in the weights' world frame. Eye centres and source camera default to the
         pose head's.
         Returns the scene: everything that `render` needs."""
@@ -109,9 +111,7 @@ class RTGaze(nn.Module):
             )
         return scene
 
-    def render(
-        self, scene: dict[str, Array], camera: Float[Array, "B 25"], key: Array | None = None
-    ) -> dict[str, Array]:
+    def render(self, scene: dict[str, Any], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Any]:
         """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic.
 
         Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3]
@@ -120,7 +120,7 @@ class RTGaze(nn.Module):
         """
         c = self.config
         keys = split_key(key)
-        out = self.renderer(scene["planes"], camera, scene["source"], scene["source_camera"], keys[0])
+        out: dict[str, Any] = self.renderer(scene["planes"], camera, scene["source"], scene["source_camera"], keys[0])
         image, out["coarse_depth"] = out["image"], out["depth"]
         out["depth"] = grow(out["depth"][..., None], c.image_size // c.render.resolution)[..., 0]
         out["base"] = image * 2 - 1
@@ -150,7 +150,7 @@ class RTGaze(nn.Module):
         eye_centers: Float[Array, "B 2 3"] | None = None,
         source_camera: Float[Array, "B 25"] | None = None,
         key: Array | None = None,
-    ) -> dict[str, Array]:
+    ) -> dict[str, Any]:
         """encode, redirect and render in one go; returns render's outputs and `pose`."""
         features = self.encode(image)
         return self.render(self.redirect(features, gaze, eye_centers, source_camera), camera, key) | {

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.data import transform
+from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features import Perceptual, load_perceptual
 from rtgaze_jax.geometry.camera import frontal_camera, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
+from rtgaze_jax.losses import total_loss
 from rtgaze_jax.models.config import ModelConfig, from_dict, to_dict
 from rtgaze_jax.models.discriminator import EyeDiscriminator
 from rtgaze_jax.models.layers import initialize
@@ -24,7 +26,7 @@ from rtgaze_jax.weights.io import load as load_weights
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """init(key) -> params (host arrays; not to be traced); loss(params, frozen, batch, key, step) -> (mean over the batch, metrics).
+    """init(key) -> params: host arrays, outside of any trace. loss(params, frozen, batch, key, step) -> (mean, metrics).
 
     `frozen`: arrays that the loss only reads. `batch` is data/pairs.py's plus `index` [B]; `needs`: what it must hold
     beyond the usual ("frontal": the teacher's image). `exports`: the group of parameters that users need, written with
@@ -58,7 +60,7 @@ def image_grid(columns: list[Float[Array, "B h w 3"]]) -> Array:
     return (rows.reshape(-1, *rows.shape[2:]) * 255 + 0.5).astype(jnp.uint8)
 
 
-def prepare(batch: dict[str, Array], frame: str, key: Array | None) -> dict[str, Array]:
+def prepare(batch: dict[str, Array], frame: transform.Frame, key: Array | None) -> dict[str, Array]:
     """Integers to floats, augmentation (with a key), world frame. Adds `head_to_source` [B, 4, 4] and
     `source_view_gaze` [B, 2]:
     what the pose head should say."""
@@ -98,8 +100,10 @@ def student(
     if perceptual is not None:
         frozen["perceptual"] = perceptual
     if depth_source == "teacher":
+        if teacher is None:
+            raise UserError("distill.source=teacher needs distill.teacher, a teacher's weights (configs/portrait.py)")
         frozen["teacher"] = teacher[1]
-    portrait = PortraitGenerator(teacher[0]) if teacher else None
+        portrait = PortraitGenerator(teacher[0])
 
     def init(key: Array) -> Any:
         size = config.image_size
@@ -114,7 +118,7 @@ def student(
         batch = prepare(batch, config.frame, jax.random.fold_in(key, 1) if augment else None)
         keys = transform.example_keys(jax.random.fold_in(key, 2), batch)
         jitter = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 3), (2, 3)))(keys) * eye_jitter
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params["model"]},
             batch["source_image"] * 2 - 1,
             batch["prompt"],
@@ -129,19 +133,18 @@ def student(
         parts, metrics = t.image_terms(out, batch, depth, weights, frozen.get("perceptual"), dtype)
         if weights.pose:
             value, found = t.pose_loss(out["pose"], batch)
-            parts["pose"] = weights.pose * value
+            parts["pose"] = value
             metrics |= found | {"pose/eye_error": t.eye_error(out["pose"], batch)}
         if config.eyes.enabled:
             more, found = t.eye_terms(out["eyes"], batch, weights, frozen.get("perceptual"), config)
             parts, metrics = parts | more, metrics | found
             if weights.adversarial:
                 parts |= t.adversarial_terms(critic, params["critic"], out["eyes"], batch, weights, config)
-        total = sum(parts.values())
-        return total, metrics | {f"loss/{k}": v for k, v in parts.items()}
+        return total_loss(parts, weights.of(parts)), metrics | {f"loss/{k}": v for k, v in parts.items()}
 
     def images(params: Any, frozen: Any, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         batch = prepare(batch, config.frame, None)
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params["model"]},
             batch["source_image"] * 2 - 1,
             batch["prompt"],
@@ -177,7 +180,7 @@ def portrait(
     def loss(params: Any, frozen: Any, batch: dict[str, Array], key: Array, step: Array) -> tuple[Array, Metrics]:
         batch = prepare(batch, config.frame, jax.random.fold_in(key, 1) if augment else None)
         keys = transform.example_keys(jax.random.fold_in(key, 2), batch)
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params["model"]},
             batch["source_image"] * 2 - 1,
             batch["source_camera"],
@@ -188,11 +191,11 @@ def portrait(
         parts, metrics = t.image_terms(
             out, batch, batch["target_depth"], weights, frozen.get("perceptual"), jnp.dtype(config.dtype)
         )
-        return sum(parts.values()), metrics | {f"loss/{k}": v for k, v in parts.items()}
+        return total_loss(parts, weights.of(parts)), metrics | {f"loss/{k}": v for k, v in parts.items()}
 
     def images(params: Any, frozen: Any, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         batch = prepare(batch, config.frame, None)
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params["model"]}, batch["source_image"] * 2 - 1, batch["source_camera"], batch["target_camera"]
         )
         masked = batch["target_image"] * batch["target_face_mask"][..., None]

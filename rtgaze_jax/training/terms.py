@@ -1,6 +1,7 @@
 """The terms that the objectives add up, each a mean over the examples of a batch."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ class LossWeights:
     face."""
 
     image: float = 1.0  # masked L1
-    eye_region: float = 2.0  # weight of eye pixels in it
+    eye_region: float = losses.EYE_WEIGHT  # weight of eye pixels in it
     depth: float = 1.0
     perceptual: float = 0.8
     raw: float = 0.0  # L1 of the low-resolution rendering
@@ -40,6 +41,10 @@ class LossWeights:
     eye_perceptual: float = 0.0
     adversarial: float = 0.0  # eye patches against models/discriminator.py
     gradient_penalty: float = 1.0  # of the discriminator at real patches
+
+    def of(self, terms: dict[str, Array]) -> dict[str, float]:
+        """The weight of each term; the critic's own loss moves the critic alone and has weight 1."""
+        return {name: getattr(self, name, 1.0) for name in terms}
 
     def eyes_only(self) -> "LossWeights":
         """The eye branch and the pose head alone: what a CPU can train."""
@@ -86,7 +91,7 @@ def teacher_depth(
     if frame == "source":  # the teacher's world has its own source in front
         move = frontalizing_transform(frontal)
         frontal, target = transform_camera(move, frontal), transform_camera(move, target)
-    out = portrait.apply({"params": params}, batch["frontal_image"] * 2 - 1, frontal, target)
+    out: Any = portrait.apply({"params": params}, batch["frontal_image"] * 2 - 1, frontal, target)
     return jax.lax.stop_gradient(out["depth"])
 
 
@@ -108,27 +113,26 @@ def image_terms(
     face, eyes, target = batch["target_face_mask"], batch["target_eye_mask"], batch["target_image"]
     image, rays = (out["base"] + 1) / 2, out["raw"].shape[1]
     small = at_rays(face, rays)
-    terms, metrics = {}, {}
+    terms: dict[str, Array] = {}
+    metrics: Metrics = {}
     if weights.image:
-        value = losses.reconstruction_loss(image, target, face, eyes, 1.0, weights.eye_region)
-        terms["image"] = weights.image * value
+        terms["image"] = losses.reconstruction_loss(image, target, face, eyes, losses.FACE_WEIGHT, weights.eye_region)
         error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), face)
         metrics["psnr_face"] = -10 * jnp.log10(error + 1e-8)
     if weights.depth:
         wanted = at_rays(depth, rays)
-        terms["depth"] = weights.depth * losses.depth_loss(out["coarse_depth"], wanted, small * (wanted > 0))
+        terms["depth"] = losses.depth_loss(out["coarse_depth"], wanted, small * (wanted > 0))
     if weights.raw:
         shrunk = jax.image.resize(target * face[..., None], (*out["raw"].shape,), "linear")
         inside = jax.image.resize(face, small.shape, "linear")  # averaged over the pixels of a ray, as the target is
-        terms["raw"] = weights.raw * losses.reconstruction_loss(
-            out["raw"] * inside[..., None], shrunk, small, at_rays(eyes, rays)
-        )
+        terms["raw"] = losses.reconstruction_loss(out["raw"] * inside[..., None], shrunk, small, at_rays(eyes, rays))
     if weights.opacity:
-        terms["opacity"] = weights.opacity * losses.opacity_loss(out["opacity"], small)
+        terms["opacity"] = losses.opacity_loss(out["opacity"], small)
     if weights.gradient:
-        terms["gradient"] = weights.gradient * losses.gradient_loss(image, target, face)
-    if weights.perceptual:
-        terms["perceptual"] = weights.perceptual * perceptual(image * 2 - 1, target * 2 - 1, face, dtype=dtype).mean()
+        terms["gradient"] = losses.gradient_loss(image, target, face)
+    if weights.perceptual and perceptual is not None:
+        features = functools.partial(perceptual.features, dtype=dtype)
+        terms["perceptual"] = losses.perceptual_loss(features, image * 2 - 1, target * 2 - 1, face)
     return terms, metrics
 
 
@@ -163,21 +167,17 @@ def eye_terms(
     depth = flat(truth["depth"])  # 0 where it is unknown: data of real people
     l1 = lambda x: losses.masked_mean(jnp.abs(x - target).mean(-1), weight)  # noqa: E731
     terms = {
-        "eye_image": weights.eye_image * l1(image),
-        "eye_raw": weights.eye_raw * l1(flat(eyes["raw"])),
-        "eye_depth": weights.eye_depth * losses.depth_loss(flat(eyes["depth"]), depth, weight * (depth > 0)),
-        "eye_gradient": weights.eye_gradient * losses.gradient_loss(image, target, weight),
+        "eye_image": l1(image),
+        "eye_raw": l1(flat(eyes["raw"])),
+        "eye_depth": losses.depth_loss(flat(eyes["depth"]), depth, weight * (depth > 0)),
+        "eye_gradient": losses.gradient_loss(image, target, weight),
     }
-    if weights.eye_perceptual:
+    if weights.eye_perceptual and perceptual is not None:
         # twice the size: the first features halve the resolution, and lashes are a pixel wide
         double = lambda x: grow(x * 2 - 1)  # noqa: E731
-        values = perceptual(
-            double(image),
-            double(target),
-            grow(jnp.minimum(weight, 1.0)[..., None])[..., 0],
-            dtype=jnp.dtype(config.dtype),
-        )
-        terms["eye_perceptual"] = weights.eye_perceptual * (values * truth["seen"].reshape(-1)).mean()
+        features = functools.partial(perceptual.features, dtype=jnp.dtype(config.dtype))
+        mask = grow(jnp.minimum(weight, 1.0)[..., None])[..., 0]
+        terms["eye_perceptual"] = losses.perceptual_loss(features, double(image), double(target), mask)
     error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), weight)
     return terms, {"psnr_eyes": -10 * jnp.log10(error / jnp.maximum(truth["seen"].mean(), 1e-3) + 1e-8)}
 
@@ -201,7 +201,10 @@ def adversarial_terms(
     seen = truth["seen"].reshape(-1, 1, 1)
     # per example, so that the loss does not depend on how a batch is cut
     mean = lambda x: (x * seen).mean()  # noqa: E731
-    judge = lambda p, x: critic.apply({"params": p}, x, gaze)  # noqa: E731
+
+    def judge(weights: Any, patches: Array) -> Array:
+        return jnp.asarray(critic.apply({"params": weights}, patches, gaze))
+
     fake, real = as_left(eyes["patches"] * mask), as_left(truth["image"] * mask)
     generator = -mean(judge(jax.lax.stop_gradient(params), fake))
     on_real, pull = jax.vjp(lambda x: judge(params, x), real)
@@ -209,7 +212,7 @@ def adversarial_terms(
     slope = pull(jnp.ones_like(on_real) / on_real[0].size)[0]
     penalty = (jnp.square(slope).sum((1, 2, 3)) * seen[:, 0, 0]).mean()
     return {
-        "adversarial": weights.adversarial * generator,
+        "adversarial": generator,
         "critic": discriminator + weights.gradient_penalty * penalty,
     }
 

@@ -152,13 +152,13 @@ def _run(file: BinaryIO, vocabulary: Vocabulary, persistent_load: PersistentLoad
                 flat = to_mark()
                 set_items(stack[-1], flat)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
+                memo[int(argument or 0)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
+                stack.append(memo[int(argument or 0)])
             case "GLOBAL":
-                stack.append(_name(vocabulary, *argument.split(" ", 1)))
+                stack.append(_name(vocabulary, *str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(_name(vocabulary, module, name))

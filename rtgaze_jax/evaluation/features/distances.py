@@ -79,14 +79,14 @@ def identity_distance(
 def lpips_vgg(first: Images, second: Images, vgg16: str | os.PathLike, *, batch: int = 4) -> Float[np.ndarray, "n"]:
     """LPIPS 0.1 (VGG) of each pair; `vgg16` is a file written by `rtgaze weights convert vgg16`."""
     heads, _ = io.load(io.SHIPPED / "lpips_vgg.safetensors")
-    network = _converted(vgg16, "vgg16")
+    network = _converted(os.fspath(vgg16), "vgg16")
     return _in_batches(functools.partial(jax.jit(lpips), network, heads), batch, _signed(first), _signed(second))
 
 
 def inception_features(images: Images, inception: str | os.PathLike, *, batch: int = 8) -> Float[np.ndarray, "n 2048"]:
     """FID's features; `inception` is a file written by `rtgaze weights convert inception_fid`. FID is their Frechet
     distance."""
-    network = _converted(inception, "inception_fid")
+    network = _converted(os.fspath(inception), "inception_fid")
     return _in_batches(functools.partial(jax.jit(inception_pool3), network), batch, _signed(images))
 
 

