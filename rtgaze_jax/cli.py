@@ -1,6 +1,7 @@
 """The `rtgaze` command: finds the subcommand, imports only that, and turns errors into one line.
 
-Every module `rtgaze_jax/commands/NAME.py` is one subcommand; `data_heads.py` is `rtgaze data heads`. A command module has a
+Every module `rtgaze_jax/commands/NAME.py` is one subcommand; `data_heads.py` is `rtgaze data heads`. A
+command module has a
 docstring (its help), `arguments(parser)` and `run(args)`, and imports heavy packages inside `run` only.
 """
 

@@ -26,7 +26,7 @@ from rtgaze_jax.weights.io import load as load_weights
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """init(key) -> params: host arrays, outside of any trace. loss(params, frozen, batch, key, step) -> (mean, metrics).
+    """init(key) -> params (host arrays, not traced). loss(params, frozen, batch, key, step) -> (mean, metrics).
 
     `frozen`: arrays that the loss only reads. `batch` is data/pairs.py's plus `index` [B]; `needs`: what it must hold
     beyond the usual ("frontal": the teacher's image). `exports`: the group of parameters that users need, written with
