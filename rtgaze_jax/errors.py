@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class FailureError(Exception):
-    """The work itself failed (disk full, no device, diverged run). The command line prints it on one line and exits with 1."""
+    """The work itself failed (disk full, no device, diverged run). The command line prints one line, exits with 1."""
 
 
 class NoFaceError(UserError):
