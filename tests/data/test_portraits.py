@@ -15,7 +15,7 @@ from rtgaze_jax.errors import UserError
 OPTIONS = prepare.Options("test", resolution=SIZE, jpeg=0)
 MESH = (33, 133, 362, 263, 98, 327, 61, 291)
 PICTURE, MATRIX = (1296, 864), np.array([[5200.0, 0, 647.5], [0, 5200.0, 431.5], [0, 0, 1]])
-PHOTO = Path(__file__).parents[3] / "examples" / "astronaut.png"
+PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.png"
 
 
 def head(pose):
