@@ -33,6 +33,7 @@ _POLICY = (
 _COOKIE = "rtgaze"
 _MAX_REQUESTS = 24  # at once
 _JSON_BYTES = 4096
+_DRAIN = 256 << 20  # bytes of a refused upload that are read and dropped
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -119,7 +120,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if length < 0:
             raise UserError("the request does not say how long it is")
         if length > limit:
-            self.close_connection = True  # what it sends is not read
+            self.close_connection = True
+            for _ in range(min(length, _DRAIN) >> 20):  # a browser hears the answer only after it was heard
+                self.rfile.read(1 << 20)
             raise TooLargeError(f"the upload is too large: at most {limit / (1 << 20):.3g} MB")
         return length
 

@@ -178,6 +178,13 @@ class Schedule:
         return float(np.interp(time, times, strengths))
 
     @classmethod
+    def constant(cls, strength: float) -> "Schedule":
+        """The same strength all the time. Raises UserError unless it is from 0 to 1."""
+        if not 0 <= strength <= 1:
+            raise UserError("strength must be a number from 0 to 1")
+        return cls(((0.0, strength),))
+
+    @classmethod
     def parse(cls, text: str) -> "Schedule":
         """From "0.8", or "0:0,2:1,30:0.5" (SECONDS:STRENGTH,...). Raises UserError."""
         points = []

@@ -139,7 +139,7 @@ class Session:
     def frame(self, content: bytes, pitch: float, yaw: float, strength: float) -> bytes:
         """The next frame of a webcam, redirected, as JPEG."""
         pixels = decode_photo(content, "the frame", FRAME_PIXELS).pixels
-        aim = Aim(pitch, yaw, Schedule(((0.0, strength),)))
+        aim = Aim(pitch, yaw, Schedule.constant(strength))
         if self._camera is None:
             self._camera = Tracker(), LiveRedirector(self._model, aim)
         tracker, live = self._camera
@@ -187,7 +187,7 @@ class VideoTask:
 
         if self._folder is None:
             raise UserError("there is no video yet: choose one first")
-        aim = Aim(pitch, yaw, Schedule(((0.0, strength),)))
+        aim = Aim(pitch, yaw, Schedule.constant(strength))
         try:
             job = VideoJob(self._folder / "upload", self._folder / "redirected.mp4", aim, None if everyone else 1)
         except Exception as error:
@@ -238,17 +238,17 @@ class Studio:
 
     def session(self, key: str | None) -> tuple[str, Session]:
         """The session of a key, or a new one with a new key; the oldest beyond MAX_SESSIONS is closed."""
-        forgotten = None
+        forgotten = []
         with self._lock:
             if key is None or key not in self._sessions:
                 key = secrets.token_urlsafe(24)
                 self._sessions[key] = Session(self._model)
-                if len(self._sessions) > MAX_SESSIONS:
-                    _, forgotten = self._sessions.popitem(last=False)
+                while len(self._sessions) > MAX_SESSIONS:
+                    forgotten.append(self._sessions.popitem(last=False)[1])
             self._sessions.move_to_end(key)
             session = self._sessions[key]
-        if forgotten is not None:
-            forgotten.close()
+        for old in forgotten:
+            old.close()
         return key, session
 
     def close(self) -> None:

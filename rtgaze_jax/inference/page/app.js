@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const DEGREES = 180 / Math.PI;
 const REACH = 1.2; // the target lies on a plane this many face sizes before the eyes
+const BYTES = { photo: 32 * 2 ** 20, video: 2 ** 30 }; // the server checks them as well
 const LIMITS = { pitch: 30, yaw: 45 };
 const gaze = { pitch: 0, yaw: 0 };
 let faces = [];
@@ -175,6 +176,7 @@ function showFaces() {
 async function load(file) {
   if (!file) return;
   say("");
+  if (file.size > BYTES.photo) { say(`this photo is too large: at most ${BYTES.photo >> 20} MB`); return; }
   $("busy").hidden = false;
   try {
     const answer = await call("/api/photo", { method: "POST", body: file });
@@ -292,6 +294,7 @@ $("video").addEventListener("change", async () => {
   $("video").value = "";
   if (!file) return;
   say("");
+  if (file.size > BYTES.video) { say(`this video is too large: at most ${BYTES.video >> 20} MB`); return; }
   $("finished").hidden = true;
   $("job").hidden = false;
   $("progress").value = 0;
