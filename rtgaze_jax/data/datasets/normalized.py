@@ -16,6 +16,7 @@ from rtgaze_jax.data.datasets.face_models import FaceModel
 from rtgaze_jax.data.labels import camera_gaze, gaze_angles, head_gaze_angles, project
 from rtgaze_jax.data.record import MILLIMETRES, Record, eye_mask, face_mask
 
+CELL = 8
 SPAN = 2.7 / 4.2647 * MILLIMETRES  # mm that an EG3D crop spans at the head: 234
 
 
@@ -161,21 +162,24 @@ class Sampling:
         self.reduction = view.camera_matrix[0, 0] / matrix[0, 0]  # picture pixels for each crop pixel
 
     def _places(self, finer: int) -> np.ndarray:
-        """Picture coordinates [n, n, 2] float32 of a crop with `finer` times as many pixels a side."""
+        """Picture coordinates [n, n, 2] float32 of a crop with `finer` times as many pixels a side.
+
+        Computed for every CELLth pixel and interpolated: the map is smooth, and a lens costs time.
+        """
         count = self.size * finer
-        steps = (np.arange(count) + 0.5) / finer - 0.5
+        cells = -(-count // CELL) + 2  # with a border, as interpolation ends at the outermost centres
+        steps = ((np.arange(cells) - 0.5) * CELL / finer) - 0.5
         u, v = np.meshgrid(steps, steps)
         rays = np.stack([u, v, np.ones_like(u)], -1) @ (self.turn.T @ np.linalg.inv(self.matrix)).T
         rays = rays / np.where(rays[..., 2:] > 1e-6, rays[..., 2:], np.nan)
         if self.view.distortion is not None:
-            zero = np.zeros(3)
-            flat, _ = cv2.projectPoints(
-                rays.reshape(-1, 1, 3), zero, zero, self.view.camera_matrix, self.view.distortion
-            )
-            places = flat.reshape(count, count, 2)
+            zero, lens = np.zeros(3), self.view.distortion
+            places = cv2.projectPoints(rays.reshape(-1, 1, 3), zero, zero, self.view.camera_matrix, lens)[0]
         else:
-            places = (rays @ self.view.camera_matrix.T)[..., :2]
-        return np.nan_to_num(places, nan=-1e4).astype(np.float32)
+            places = rays @ self.view.camera_matrix.T
+        places = np.nan_to_num(places.reshape(cells, cells, -1)[..., :2], nan=-1e4)
+        fine = cv2.resize(places, (cells * CELL, cells * CELL), interpolation=cv2.INTER_LINEAR)
+        return fine[CELL : CELL + count, CELL : CELL + count].astype(np.float32)
 
     def picture(self) -> np.ndarray:
         """The crop, u8[size, size, 3]: reductions are averages over areas, not picks of single pixels."""
