@@ -158,26 +158,25 @@ def feather(patch: tuple[int, int], border: float = 0.12) -> Float[Array, "h w 1
 
 
 class EyeRefiner(nn.Module):
-    """Rendered eye features + the source's pixels at the same surface points -> colours. A two-level U-Net at output
-    resolution."""
+    """Rendered eye features -> colours. A two-level U-Net at output resolution.
+
+    It does not see the source's pixels: with them at hand, the shortest way down the loss is to copy the old iris.
+    """
 
     width: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"], pixels: Float[Array, "N h w 3"]
-    ) -> Float[Array, "N h w 3"]:
-        x = jnp.concatenate([features * 2 - 1, opacity, pixels * 2 - 1], -1).astype(self.dtype)
+    def __call__(self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"]) -> Float[Array, "N h w 3"]:
         act = lambda y: nn.leaky_relu(y, 0.1)  # noqa: E731
+        x = jnp.concatenate([features * 2 - 1, opacity], -1).astype(self.dtype)
         x = top = act(conv(self.width, dtype=self.dtype)(x))
         x = act(conv(2 * self.width, 3, 2, dtype=self.dtype)(x))
         x = x + conv(2 * self.width, dtype=self.dtype)(act(conv(2 * self.width, dtype=self.dtype)(x)))
         x = act(conv(self.width, dtype=self.dtype)(jnp.concatenate([grow(x), top], -1)))
         x = x + conv(self.width, dtype=self.dtype)(act(conv(self.width, dtype=self.dtype)(x)))
-        out = conv(4, dtype=self.dtype, init=gaussian(1e-3), name="out")(act(x)).astype(jnp.float32)
-        mask = nn.sigmoid(out[..., 3:])
-        return mask * pixels + (1 - mask) * features[..., :3] + out[..., :3]
+        change = conv(3, dtype=self.dtype, init=gaussian(1e-3), name="out")(act(x)).astype(jnp.float32)
+        return features[..., :3] + change
 
 
 class EyeRenderer(nn.Module):
@@ -195,14 +194,13 @@ class EyeRenderer(nn.Module):
         planes: Float[Array, "B 3 G G D"],
         box: float,
         camera: Float[Array, "B 25"],
-        source: Float[Array, "B S S 3"],
-        source_camera: Float[Array, "B 25"],
         key: Array | None = None,
     ) -> dict[str, Array]:
-        """`source` in [0, 1]. `key`: stratified samples in training; None: bin centres. Returns patch colours [B, 2, h,
-        w, 3] before
-        (`raw`) and after refinement (`patches`), depth (ray length) [B, 2, h, w], opacity [B, 2, h, w], origins [B, 2,
-        2]."""
+        """`key`: stratified samples in training; None: bin centres.
+
+        Returns patch colours [B, 2, h, w, 3] before (`raw`) and after refinement (`patches`), in [0, 1]; depth (ray
+        length) and opacity [B, 2, h, w]; origins [B, 2, 2]; `nearest`: each ray's depth at the eye's centre.
+        """
         c = self.config
         b, (h, w) = centers.shape[0], c.patch
         origins = patch_origins(centers, camera, self.image_size, c.patch)
@@ -228,13 +226,11 @@ class EyeRenderer(nn.Module):
         colour, depth, opacity, _ = march(
             colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE
         )
-        surface = jax.lax.stop_gradient(start + direction * depth[..., None])
-        pixels = sample_image(source, project(surface, source_camera)[0])
 
         def grid(x: Array) -> Array:
             return x.reshape(2 * b, h, w, -1)
 
-        refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity), grid(pixels))
+        refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity))
         return {
             "patches": refined.reshape(b, 2, h, w, 3),
             "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),
