@@ -166,25 +166,28 @@ def paste_eyes(
     pixels: UInt8[np.ndarray, "H W 3"],
     face: Face,
     patch: UInt8[np.ndarray, "S S 3"],
-    matrix: Float[np.ndarray, "2 3"],
+    matrix: Float[np.ndarray, "2 3"] | Float[np.ndarray, "2 2 3"],
     strength: float = 1.0,
     seed: int = 0,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A copy of the photo with both eyes taken from `patch`, an image of its crop under `matrix` (photo to crop
-    pixels).
+    pixels; or one for each eye, subject's left and right).
 
     `strength` 0..1 scales the masks; at 0 the photo comes back as it is.
     """
     result = pixels.copy()
+    matrices = np.broadcast_to(matrix, (2, 2, 3))
     for side in (0, 1):
         area = eye_area(face, side, pixels.shape[:2])
         if area is None or strength <= 0:
             continue
         photo = pixels[area.window].astype(np.float32)
-        to_area = compose(shifting(-area.x, -area.y), invert(matrix))
+        to_area = compose(shifting(-area.x, -area.y), invert(matrices[side]))
         height, width = area.distance.shape
         new = warp(patch.astype(np.float32), to_area, (width, height))
-        corners = apply(compose(matrix, shifting(area.x, area.y)), np.array([[0, 0], [width, height]], np.float64))
+        corners = apply(
+            compose(matrices[side], shifting(area.x, area.y)), np.array([[0, 0], [width, height]], np.float64)
+        )
         if corners.max() < 0 or corners.min() > patch.shape[0]:
             continue
         new = match_colour(new, photo, area)

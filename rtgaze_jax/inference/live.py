@@ -20,7 +20,7 @@ from rtgaze_jax.inference.gating import Gate, Schedule, angle_between, openness
 from rtgaze_jax.inference.redirector import FADE, MAX_PITCH, MAX_YAW, Redirector, check_angles, ease
 from rtgaze_jax.inference.saccades import LookAway
 from rtgaze_jax.inference.tracking import Observation, OneEuro
-from rtgaze_jax.inference.warp import compose, invert, scaling
+from rtgaze_jax.inference.warp import apply, compose, invert, scaling, shifting
 
 _GLANCE = 32  # pixels: the size at which a crop is compared with the encoded one
 _DIFFERENT = 5.0  # grey levels at any pixel of that
@@ -145,9 +145,21 @@ class LiveRedirector:
             return None
         gaze = tuple(source + strength * (g - source) for source, g in zip(key.source, goal, strict=True))
         image = self._render(key, gaze)
+        return paste_eyes(canvas, seen.face, image, self._matrices(key, seen), opacity, seed=self.counts["frames"])
+
+    def _matrices(self, key: _Key, seen: Observation) -> Float[np.ndarray, "2 2 3"]:
+        """Photo pixels to pixels of the encoded crop, for each eye: carried along with the face, then moved so that the
+        eye sits exactly where it is now.
+
+        A head that turns shifts its eyes against its face: without this they would jump whenever the face is encoded
+        again.
+        """
         size = self._model.network.size
-        matrix = compose(scaling(size, size), compose(key.crop_of_face, invert(seen.placement)))
-        return paste_eyes(canvas, seen.face, image, matrix, opacity, seed=self.counts["frames"])
+        carried = compose(key.crop_of_face, invert(seen.placement))
+        now = apply(invert(seen.framing), seen.points)
+        then = apply(invert(carried), np.asarray(key.points[0], np.float64))
+        moved = [compose(carried, shifting(*(then[side] - now[side]))) for side in (0, 1)]
+        return np.stack([compose(scaling(size, size), matrix) for matrix in moved])
 
     def _goal(self, identity: int, time: float) -> tuple[float, float]:
         """The gaze wanted of a face, degrees, within what the network can do."""

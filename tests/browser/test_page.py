@@ -80,9 +80,8 @@ class Browser:
 
     def drag(self, x, y):
         """Takes the target to a place, in shares of the picture."""
-        box = self.run(
-            "const b = document.getElementById('picture').getBoundingClientRect(); return [b.x,b.y,b.width,b.height]"
-        )
+        place = "const b = document.getElementById('{}').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]"
+        box = self.run(place.format("picture"))
         to = round(box[0] + x * box[2]), round(box[1] + y * box[3])
         left, top, width, height = self.run(place.format("target"))
         begin = left + width / 2, top + height / 2

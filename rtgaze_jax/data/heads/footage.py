@@ -38,13 +38,13 @@ class Moment:
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """One frame. image: u8[S, S, 3], noise-free. gaze: (pitch, yaw) as its camera sees it, radians. pupils: f32[2, 2],
-    normalised, (subject's left, right), where each pupil is seen.
+    """One frame. image: u8[S, S, 3], noise-free. gaze: (pitch, yaw) as its camera sees it, radians. landmarks:
+    f32[L, 2], normalised, in the order of capture.LANDMARKS.
     """
 
     image: np.ndarray
     gaze: np.ndarray
-    pupils: np.ndarray
+    landmarks: np.ndarray
 
 
 def render_footage(
@@ -74,6 +74,6 @@ def render_footage(
                 image = renderer.draw(scene.items(), camera, intrinsics, develop, backdrop_window(camera))[0]
                 marks = project(landmark_points(scene, look, camera[:3, 3]), camera, intrinsics)[0]
                 gaze = camera_gaze(head_gaze_vector(np.asarray(moment.gaze)), camera)
-                yield Shot(image, np.asarray(gaze), marks[[4, 9]].astype(np.float32))
+                yield Shot(image, np.asarray(gaze), marks.astype(np.float32))
         finally:
             scene.release()

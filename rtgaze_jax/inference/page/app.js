@@ -12,7 +12,9 @@ let face = 0;
 let aspect = 1; // height / width of the photo
 let camera = null;
 
-function say(text) {
+/** Tells an error, or with `note` something less. */
+function say(text, note = false) {
+  $("message").classList.toggle("note", note);
   $("message").hidden = !text;
   $("message").textContent = text || "";
 }
@@ -65,7 +67,7 @@ const redirect = latest(async () => {
     show($("after"), await answer.blob());
     const about = JSON.parse(answer.headers.get("X-About") || "{}");
     $("picture").dataset.gaze = (about.gaze || []).join(" ");
-    say(about.note);
+    say(about.note, true);
   } finally {
     clearTimeout(waiting);
     $("busy").hidden = true;
