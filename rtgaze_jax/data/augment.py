@@ -152,9 +152,9 @@ def _pictures(
     for image, gaze, wish, error in zip(images, gazes, asked, errors, strict=True):
         if error <= settings.agreement:
             yield release_row(record | {"image": image}, gaze, settings.size) | {
-                "source_record": np.int64(number),
+                "source_record": np.array(number, np.int64),
                 "gaze_asked": wish,
-                "agreement_degrees": np.float64(error),
+                "agreement_degrees": np.array(error),
             }
 
 
@@ -182,9 +182,9 @@ def paste_eyes(crop: np.ndarray, face: np.ndarray, eyes: np.ndarray) -> np.ndarr
 def release_row(record: Record, gaze: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """What the ETH-XGaze release holds of a record whose crop camera sees `gaze` (radians): picture and labels."""
     resolution = record["image"].shape[0]
-    matrix = np.float64(record["intrinsics"]) * [[resolution], [resolution], [1]]
+    matrix = np.asarray(record["intrinsics"], np.float64) * [[resolution], [resolution], [1]]
     matrix[:2, 2] -= 0.5
-    pose = np.float64(record["cam2world"])
+    pose = np.asarray(record["cam2world"], np.float64)
     head = pose[:3, :3].T @ ETH.to_world
     center = pose[:3, :3].T @ (ETH.world(ETH.center) - pose[:3, 3]) * MILLIMETRES
     turn = normalizing_rotation(center, head)
@@ -208,7 +208,7 @@ def _nothing(size: int) -> dict[str, np.ndarray]:
     return {
         "face_patch": np.zeros((size, size, 3), np.uint8), "face_gaze": np.zeros(2), "face_head_pose": np.zeros(2),
         "face_mat_norm": np.zeros((3, 3)), "frame_index": np.zeros(1, int), "cam_index": np.zeros(1, int),
-        "source_record": np.int64(0), "gaze_asked": np.zeros(2), "agreement_degrees": np.float64(0),
+        "source_record": np.array(0, np.int64), "gaze_asked": np.zeros(2), "agreement_degrees": np.array(0.0),
     }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from rtgaze_jax.errors import UserError
 
-DTYPE = np.dtype([(name, "<i4") for name in ("person", "capture", "gaze_index", "view_index")] + [("off_axis", "<f4")])
+NUMBERS = ("person", "capture", "gaze_index", "view_index")
+DTYPE = np.dtype([(name, "<i4") for name in NUMBERS] + [("off_axis", "<f4")])
 """off_axis: angle in radians between the head's z axis and the direction to the camera."""
 
 
@@ -21,7 +22,7 @@ def row(record) -> tuple:
     """The index row of a record (decoded, or encoded: arrays are the same)."""
     position = np.asarray(record["cam2world"], np.float64)[:3, 3]
     off_axis = np.arctan2(np.hypot(position[0], position[1]), position[2])
-    return (*(int(record[name]) for name in DTYPE.names[:4]), float(off_axis))
+    return (*(int(record[name]) for name in NUMBERS), float(off_axis))
 
 
 class Index:

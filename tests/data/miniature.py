@@ -184,7 +184,10 @@ def write_calibration(folder):
 
 
 def write_eth_raw(root, people, fewer, noise=1.0):
-    """people: {subject: {frame: Moment}}; fewer: {frame: how many of the 18 cameras}. Every picture's own head pose is off by centimetres, as in the original."""
+    """people: {subject: {frame: Moment}}; fewer: {frame: how many of the 18 cameras}.
+
+    Every picture's own head pose is off by centimetres, as in the original.
+    """
     rig = rig_cameras()
     write_calibration(root / "calibration" / "cam_calibration")
     (root / "data" / "annotation_train").mkdir(parents=True)

@@ -28,7 +28,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
     workers: int = os.cpu_count() or 1
 
 
-class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):
+class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """What the builders share; NAME is the data set's."""
 
     NAME: ClassVar[str]

@@ -104,8 +104,8 @@ def _record(path: Path, options: Options) -> Record:
         raise ValueError(f"the head is turned by {-yaw:.0f} deg, its name says {label.pose}")
     gaze = level.T @ gaze_vector(np.radians([label.vertical, -label.horizontal]))
     view = View(pixels, matrix, ETH, turn, place, gaze, found.landmarks)
-    place = numbers(label.person, 0, label.gaze_index, POSES.index(label.pose))
-    return crop(view, options.resolution, options.span) | place
+    named = numbers(label.person, 0, label.gaze_index, POSES.index(label.pose))
+    return crop(view, options.resolution, options.span) | named
 
 
 class ColumbiaGaze(PreparedBuilder):

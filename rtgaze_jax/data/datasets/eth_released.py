@@ -104,7 +104,7 @@ def _moment(file, rows: list[int], cameras: rig.Rig, options: Options) -> Iterat
         else:
             rotation = heads[camera]
             translation = np.array([0, 0, rig.NOMINAL_DISTANCE[camera]]) - rotation @ ETH.center
-        if common is not None:
+        if common is not None and gaze is not None:
             apart = angle_between(cameras[camera].rotation @ common, gaze)
             if apart > GAZE_TOLERANCE:
                 raise ValueError(f"its gaze is {np.degrees(apart):.0f} deg away from the other cameras'")

@@ -122,7 +122,7 @@ def _record(file, row: int, kind: Kind, head: np.ndarray, pose: rig.Pose | None,
         # the lineage centres its pictures by the ETH model, whatever model the pose is of
         place = pose[0] @ ETH.center + pose[1]
         turn = normalizing_rotation(place, pose[0])
-        distance = np.linalg.norm(place)
+        distance = float(np.linalg.norm(place))
         rotation, translation = turn @ pose[0], turn @ pose[1]
         start = pose[0] @ _origin(model, options) + pose[1]
         gaze = turn @ (np.asarray(file["pitchyaw_3d"][row], np.float64) - start)

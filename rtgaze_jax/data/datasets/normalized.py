@@ -68,9 +68,9 @@ def patch_matrix(focal: float, size: int) -> np.ndarray:
     return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
 
 
-def patch_camera(focal: float, distance_norm: float, size: int, distance: float) -> np.ndarray:
+def patch_camera(focal: float, distance_norm: float, size: int, distance: float | np.floating) -> np.ndarray:
     """The true camera matrix [3, 3] of a released normalised picture of a head at `distance`: f = f_n * d / d_n."""
-    return patch_matrix(focal * distance / distance_norm, size)
+    return patch_matrix(float(focal * distance / distance_norm), size)
 
 
 def pose_angles(rotation: np.ndarray) -> np.ndarray:
@@ -194,22 +194,18 @@ class Sampling:
             part = pixels[low[1] : high[1], low[0] : high[0]]
             pixels = cv2.resize(part, (part.shape[1] // blocks, part.shape[0] // blocks), interpolation=cv2.INTER_AREA)
             places = (places - low + 0.5) / blocks - 0.5
-        fine = cv2.remap(
-            pixels,
-            places.astype(np.float32),
-            None,
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(0, 0, 0),
-        )
+        x, y = cv2.split(places.astype(np.float32))
+        black = (0, 0, 0)
+        fine = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=black)
         return cv2.resize(fine, (self.size, self.size), interpolation=cv2.INTER_AREA) if finer > 1 else fine
 
     def nearest(self, parts: np.ndarray) -> np.ndarray:
         """A map of labels u8[h, w], cropped."""
-        return cv2.remap(parts, self._places(1), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        x, y = cv2.split(self._places(1))
+        return cv2.remap(parts, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
     def inside(self) -> np.ndarray:
         """bool [size, size]: where the crop shows the picture."""
         height, width = self.view.pixels.shape[:2]
         places = self._places(1)
-        return ((places >= -0.5) & (places <= np.array([width - 0.5, height - 0.5]))).all(-1)
+        return np.all((places >= -0.5) & (places <= np.array([width - 0.5, height - 0.5])), axis=-1)

@@ -60,7 +60,7 @@ def fit_portrait(found: Found, size: tuple[int, int], distance: float) -> tuple[
         rows[0::2, 2], rows[1::2, 2] = rays[:, 0], rays[:, 1]
         wanted = (local[:, :2] - rays * local[:, 2:]).ravel()
         center = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        scale = distance / np.linalg.norm(center)
+        scale = float(distance / np.linalg.norm(center))
         focal, center = focal * scale, center * [1, 1, scale]
         if abs(scale - 1) < 1e-9:
             break
