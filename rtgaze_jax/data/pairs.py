@@ -38,8 +38,10 @@ def pack(records: Sequence[Record]) -> Arrays:
     """What training needs of N decoded square records, as arrays [N, ...]: 6 bytes a pixel.
 
     image u8, parts u8, depth f16, camera f32[N, 25], gaze f32[N, 2] (head frame), eye_centers f32[N, 2, 3], person
-    i32.
+    i32. Raises UserError where they have no gaze.
     """
+    if not all("gaze_head" in record for record in records):
+        raise UserError("these records have no gaze labels: use the data set with 'rtgaze data augment'")
     arrays = empty_arrays(len(records), records[0]["image"].shape[0])
     for i, record in enumerate(records):
         for key in ("image", "parts", "eye_centers", "person"):

@@ -178,6 +178,8 @@ def test_absent_fields_are_part_of_the_schema(prepared):
         record.validate(entry)
     with pytest.raises(ValueError, match="unknown field depth"):
         record.validate(entry | {"depth": np.zeros((32, 32), np.float32)}, ("depth",))
+    with pytest.raises(UserError, match="no gaze labels"):
+        pairs.pack([{key: value for key, value in entry.items() if key != "gaze_head"}])
     with pytest.raises(ValueError, match="image cannot be absent"):
         record.fields(("image",))
 
