@@ -108,11 +108,12 @@ def read_photo(path: str | os.PathLike) -> Photo:
     return decode_photo(path, str(path))
 
 
-def decode_photo(file: Path | bytes, name: str, limit: int = MAX_PIXELS) -> Photo:
-    """The photo in a file, or in a file's bytes, of at most `limit` pixels. `name`: what to call it in messages.
+def decode_photo(file: Path | bytes, name: str, limit: int | None = None) -> Photo:
+    """The photo in a file, or in a file's bytes, of at most `limit` (MAX_PIXELS) pixels. `name`: what to call it in messages.
 
     What it is follows from its content, not from its name. Raises UserError (one line).
     """
+    limit = MAX_PIXELS if limit is None else limit
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit is checked below; odd tags are not the user's business
