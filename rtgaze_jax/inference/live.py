@@ -26,6 +26,7 @@ _GLANCE = 32  # pixels: the size at which a crop is compared with the encoded on
 _DIFFERENT = 5.0  # grey levels at any pixel of that
 _LIDS = 0.05  # change of the lids' opening, in eye widths
 _SAME_GAZE = 0.1  # degrees
+_CUT = 16.0  # grey levels between successive thumbnails, on average
 _GAZE_FILTER = (1.0, 0.3)  # Hz, Hz per degree and second: the network's estimate of the gaze that is there
 _PLACES = (np.mgrid[:_GLANCE, :_GLANCE] + 0.5) / _GLANCE - 0.5
 _FACE = (_PLACES**2).sum(0) < 0.3**2  # the part of a crop that is compared
@@ -84,10 +85,11 @@ class LiveRedirector:
     def __init__(self, model: Redirector, aim: Aim, state: Mapping[str, Any] | None = None):
         self._model, self.aim = model, aim
         self._people: dict[int, _Person] = {}
-        self._started = state is not None
+        self._thumbnail: np.ndarray | None = None  # of the last frame, to notice cuts
         self.counts = dict.fromkeys(("frames", "redirected", "left", "encoded", "rendered"), 0)
         if state:
             self.counts |= state["counts"]
+            self._thumbnail = np.array(state["thumbnail"], np.float32)
             for identity, saved in state["people"].items():
                 gaze = OneEuro(*_GAZE_FILTER, saved["gaze"])
                 self._people[int(identity)] = _Person(Gate(state=saved["gate"]), gaze)
@@ -100,14 +102,17 @@ class LiveRedirector:
         for identity, person in self._people.items():
             person.key = None
             people[str(identity)] = {"gate": person.gate.state(), "gaze": person.gaze.state()}
-        return {"people": people, "counts": dict(self.counts)}
+        thumbnail = None if self._thumbnail is None else self._thumbnail.tolist()
+        return {"people": people, "counts": dict(self.counts), "thumbnail": thumbnail}
 
     def apply(
         self, pixels: UInt8[np.ndarray, "H W 3"], time: float, seen: Sequence[Observation]
     ) -> tuple[UInt8[np.ndarray, "H W 3"], list[tuple[slice, slice]]]:
         """The frame with its observed faces redirected, and the windows in which it changed (none: `pixels` itself)."""
-        self._people = {o.identity: self._people.get(o.identity) or self._meet() for o in seen}
-        self._started = True
+        cut = self._is_cut(pixels)
+        self._people = {
+            o.identity: self._people.get(o.identity) or _Person(Gate(eager=cut), OneEuro(*_GAZE_FILTER)) for o in seen
+        }
         self.counts["frames"] += 1
         result, windows = pixels, []
         for observation in seen:
@@ -122,8 +127,11 @@ class LiveRedirector:
                 windows += [area.window] if area else []
         return result, windows
 
-    def _meet(self) -> _Person:
-        return _Person(Gate(eager=not self._started), OneEuro(*_GAZE_FILTER))
+    def _is_cut(self, pixels: np.ndarray) -> bool:
+        """Whether a new shot begins: then faces need not come in smoothly."""
+        new = cv2.resize(pixels, (16, 9), interpolation=cv2.INTER_AREA).astype(np.float32).mean(-1)
+        old, self._thumbnail = self._thumbnail, new
+        return old is None or float(np.abs(new - old).mean()) > _CUT
 
     def _apply_face(self, canvas: np.ndarray, pixels: np.ndarray, time: float, seen: Observation) -> np.ndarray | None:
         """`canvas` with one face's eyes pasted in, or None where it is left alone."""

@@ -109,7 +109,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
 
 
 def decode_photo(file: Path | bytes, name: str, limit: int | None = None) -> Photo:
-    """The photo in a file, or in a file's bytes, of at most `limit` (MAX_PIXELS) pixels. `name`: what to call it in messages.
+    """The photo in a file, or in a file's bytes, of at most `limit` (MAX_PIXELS) pixels. `name`: for messages.
 
     What it is follows from its content, not from its name. Raises UserError (one line).
     """

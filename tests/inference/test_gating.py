@@ -112,6 +112,21 @@ def test_release_and_return_are_smooth(footage):
     assert np.abs(np.diff(strengths)).max() < 0.04 / 0.3 + 1e-6
 
 
+def test_faces_come_in_smoothly_but_at_once_after_a_cut(footage):
+    """Someone who steps into the picture is taken over in half a second; a new shot begins with the eyes in place."""
+    empty = cv2.GaussianBlur(footage["open"], (0, 0), 12)
+    other = 255 - np.roll(empty, 60, 0)
+    strengths = {}
+    for name, before in (("enters", empty), ("cut", other)):
+        tracker, live = Tracker(), LiveRedirector(disc_model(), Aim())
+        for i, frame in enumerate([before] * 5 + [footage["open"]] * 8):
+            live.apply(frame, i / 25, tracker.update(frame, i / 25))
+            if live._people and name not in strengths:
+                strengths[name] = next(iter(live._people.values())).gate.state()["strength"]
+    assert strengths["enters"] < 0.1
+    assert strengths["cut"] == 1
+
+
 def test_strength_scales_the_way_from_the_own_gaze(footage):
     """At half strength the painted iris moves half as far."""
     wanted = []
