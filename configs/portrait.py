@@ -1,7 +1,7 @@
 """The teacher: one photo -> a 3D portrait, without a gaze prompt (LP3D). The paper distils its depth into the student.
 
   rtgaze train --config configs/portrait.py:small --workdir runs/portrait
-  rtgaze train --config configs/portrait.py:tiny --workdir /tmp/portrait
+  rtgaze train --config configs/portrait.py:tiny --workdir runs/tiny_portrait
 
 | preset | data | on | cost | expect |
 |---|---|---|---|---|

@@ -3,7 +3,7 @@
   rtgaze train --config configs/rtgaze.py:small --workdir runs/small
   rtgaze train --config configs/rtgaze.py:paper --workdir runs/paper --config.data.dir=data/eth_xgaze \
       --config.distill.teacher=runs/portrait/weights.safetensors
-  rtgaze train --config configs/rtgaze.py:tiny --workdir /tmp/tiny
+  rtgaze train --config configs/rtgaze.py:tiny --workdir runs/tiny
 
 | preset | data | on | cost | expect |
 |---|---|---|---|---|

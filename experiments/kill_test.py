@@ -1,7 +1,7 @@
 """Kills a run with -9 at random moments, resumes it each time, and compares the end with an undisturbed run's.
 
-  python experiments/kill_test.py --kills 20 --workdir /tmp/kill_test      # the tiny student on synthetic heads
-  python experiments/kill_test.py --workdir /tmp/kill_test \
+  python experiments/kill_test.py --kills 20 --workdir runs/kill_test      # the tiny student on synthetic heads
+  python experiments/kill_test.py --workdir runs/kill_test \
       --command "python tests/training/toy.py --config=tests/training/toy.py --delay 0.05"
 
 --command is the program to run; `--workdir DIR` is appended. It must end by itself. Moments are drawn from the whole
@@ -23,7 +23,7 @@ from pathlib import Path
 
 TINY = (
     f"{sys.executable} -m rtgaze_jax.training.main --config configs/rtgaze.py:tiny --config.total_steps=40 "
-    "--config.checkpoint.every_steps=4 --config.compile_cache=/tmp/rtgaze_kill_test_cache"
+    "--config.checkpoint.every_steps=4 --config.compile_cache=runs/kill_test_cache"
 )
 
 

@@ -80,7 +80,10 @@ def save(path: str | os.PathLike, params: Mapping[str, Any], header: Mapping[str
     training_data; gaze, format, parameters and sha256 are added here. Raises ValueError for parameters that are not
     finite.
     """
-    tensors = {name: _stored(name, tensor, np.dtype(dtype)) for name, tensor in flatten(params).items()}
+    # safetensors writes the memory of an array as it lies, so transposed views must be laid out anew
+    tensors = {
+        name: np.ascontiguousarray(_stored(name, tensor, np.dtype(dtype))) for name, tensor in flatten(params).items()
+    }
     digest = tensors_sha256(tensors)
     count = sum(int(tensor.size) for tensor in tensors.values())
     full = {"gaze": GAZE_CONVENTION} | dict(header) | {"format": FORMAT, "parameters": count, "sha256": digest}

@@ -112,3 +112,9 @@ def test_damage_is_one_line(path, kind):
         io.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_transposed_arrays_keep_their_values(tmp_path):
+    turned = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    io.save(tmp_path / "w.safetensors", {"a": turned}, {})
+    np.testing.assert_array_equal(io.load(tmp_path / "w.safetensors")[0]["a"], turned)
