@@ -82,7 +82,7 @@ def save(path: str | os.PathLike, params: Mapping[str, Any], header: Mapping[str
     """
     # safetensors writes the memory of an array as it lies, so transposed views must be laid out anew
     tensors = {
-        name: np.ascontiguousarray(_stored(name, tensor, np.dtype(dtype))) for name, tensor in flatten(params).items()
+        name: np.array(_stored(name, tensor, np.dtype(dtype)), order="C") for name, tensor in flatten(params).items()
     }
     digest = tensors_sha256(tensors)
     count = sum(int(tensor.size) for tensor in tensors.values())
