@@ -33,6 +33,14 @@ _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # where XMP lives 
 _ENCODER = {"crf": "17", "preset": "veryfast"}
 _FULL_RANGE = 2
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5
+_LUMA = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
 _NO_TIME = 1 << 62
 _OWN_METADATA = ("encoder", "major_brand", "minor_version", "compatible_brands")  # every writer sets its own
 
@@ -58,6 +66,14 @@ class Colour:
     range: int
     primaries: int
     transfer: int
+
+    def weights(self) -> np.ndarray:
+        """f32[3, 3]: the shares of red, green and blue in Y, U and V (ITU-T H.273)."""
+        red, blue = _LUMA.get(self.space, _LUMA[_BT601])
+        y = np.array([red, 1 - red - blue, blue])
+        u, v = ((np.eye(3)[i] - y) / (2 * (1 - y[i])) for i in (2, 0))
+        scale = (1.0, 1.0) if self.range == _FULL_RANGE else (219 / 255, 224 / 255)
+        return np.stack([y * scale[0], u * scale[1], v * scale[1]]).astype(np.float32)
 
 
 class Video:
@@ -162,18 +178,15 @@ class Video:
             y0, x0 = rows.start // 2 * 2, columns.start // 2 * 2
             y1 = min(rows.stop + rows.stop % 2, self.height)
             x1 = min(columns.stop + columns.stop % 2, self.width)
-            # the conversion rounds and is no exact inverse of the decoder's: only the difference it makes is added
-            old, new = (self._converted(rgb[y0:y1, x0:x1]) for rgb in (frame.pixels, pixels))
-            for plane, before, after in zip(planes, old, new, strict=True):
-                finer = self.height // plane.shape[0]
-                part = plane[y0 // finer : y0 // finer + after.shape[0], x0 // finer : x0 // finer + after.shape[1]]
-                part[:] = np.clip(part.astype(np.int16) + after - before.astype(np.int16), 0, 255)
+            change = pixels[y0:y1, x0:x1].astype(np.float32) - frame.pixels[y0:y1, x0:x1]
+            # YUV is linear in RGB, so only the difference is converted: what did not change keeps its bits
+            for plane, weights in zip(planes, self.colour.weights(), strict=True):
+                coarse = self.height // plane.shape[0]
+                height, width = (y1 - y0) // coarse, (x1 - x0) // coarse
+                part = (change @ weights).reshape(height, coarse, width, coarse).mean((1, 3))
+                target = plane[y0 // coarse : y0 // coarse + height, x0 // coarse : x0 // coarse + width]
+                target[:] = np.clip(np.rint(target + part), 0, 255)
         return planes
-
-    def _converted(self, rgb: np.ndarray) -> list[np.ndarray]:
-        """The planes of a picture u8[h, w, 3]."""
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        return _planes(picture.reformat(format=self.format, **self._colour("dst")))
 
     def write_segment(self, path: Path, frames: Iterator[tuple[Frame, list[np.ndarray]]]) -> int | None:
         """Writes frames with their new planes as an MP4 without sound, its time starting at 0, whole or not at all.

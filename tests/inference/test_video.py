@@ -17,7 +17,7 @@ from rtgaze_jax.inference import redirector
 from rtgaze_jax.inference.live import Aim
 from rtgaze_jax.inference.provenance import SOURCE_TYPE
 from rtgaze_jax.inference.video import VideoJob, ahead
-from rtgaze_jax.inference.video_files import Video
+from rtgaze_jax.inference.video_files import Colour, Video
 
 
 @pytest.fixture(autouse=True)
@@ -86,9 +86,25 @@ def test_planes_keep_what_is_not_redirected(clip):
         assert (changed[1] != frame.planes[1]).any()
         break
     # where a window's pixels are the old ones, converting them leaves no trace
-    round_trip = video.changed(frame, frame.pixels, [(slice(0, 240), slice(0, 320))])
-    for before, after in zip(frame.planes, round_trip, strict=True):
+    whole = [(slice(0, 240), slice(0, 320))]
+    for before, after in zip(frame.planes, video.changed(frame, frame.pixels, whole), strict=True):
         np.testing.assert_array_equal(after, before)
+    # and new pixels become what FFmpeg makes of them
+    import av
+
+    new = np.clip(frame.pixels.astype(int) // 2 + 60, 0, 255).astype(np.uint8)
+    reference = av.VideoFrame.from_ndarray(new, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU601")
+    expected = np.frombuffer(reference.planes[0], np.uint8).reshape(240, -1)[:, :320]
+    assert np.abs(video.changed(frame, new, whole)[0].astype(int) - expected).mean() < 2
+
+
+@pytest.mark.parametrize("space", [1, 5, 9])
+def test_grey_has_no_colour_and_primaries_reach_the_limits(space):
+    for full, (luma, chroma) in ((1, (219, 112)), (2, (255, 127.5))):
+        weights = Colour(space, full, 2, 2).weights() * 255
+        np.testing.assert_allclose(weights.sum(1), (luma, 0, 0), atol=1e-3)
+        assert weights[1, 2] == pytest.approx(chroma)  # blue in U
+        assert weights[2, 0] == pytest.approx(chroma)  # red in V
 
 
 def test_uneven_times_odd_sizes_no_sound_no_face(tmp_path, capsys):
