@@ -55,6 +55,7 @@ class RenderConfig:
     hidden: int = 64
     features: int = 32
     density_scale: float = 1.0
+    density_shift: float = 0.0  # below 0 an untrained field is thin, and hides nothing behind it
     superres: tuple[int, ...] = (256, 128)
     skip: bool = False  # source pixels reprojected by the rendered depth
 
@@ -148,24 +149,37 @@ _SMALL = ModelConfig(
         merge=False,
         features=24,
         density_scale=30.0,
+        density_shift=-3.0,
         superres=(48, 24),
         skip=True,
     ),
     eyes=EyeConfig(enabled=True, shared=False),
 )
-# The same weights at half the resolution: whatever counts pixels is halved, so training starts four times cheaper.
-_SMALL_256 = dataclasses.replace(
-    _SMALL,
-    preset="small_256",
-    image_size=256,
-    render=dataclasses.replace(_SMALL.render, resolution=64),
-    eyes=dataclasses.replace(_SMALL.eyes, crop=64, patch=(40, 56), samples=16),
-)
+
+
+def _smaller(name: str, size: int, samples: int) -> ModelConfig:
+    """The same weights at a lower resolution: whatever counts pixels shrinks, so training starts many times cheaper."""
+    part = size / _SMALL.image_size
+    rows, columns = _SMALL.eyes.patch
+    return dataclasses.replace(
+        _SMALL,
+        preset=name,
+        image_size=size,
+        render=dataclasses.replace(_SMALL.render, resolution=round(_SMALL.render.resolution * part)),
+        eyes=dataclasses.replace(
+            _SMALL.eyes,
+            crop=round(_SMALL.eyes.crop * part),
+            patch=(round(rows * part), round(columns * part)),
+            samples=samples,
+        ),
+    )
+
 
 PRESETS: dict[str, ModelConfig] = {
     "paper": ModelConfig(),
     "small": _SMALL,
-    "small_256": _SMALL_256,
+    "small_256": _smaller("small_256", 256, 16),
+    "small_128": _smaller("small_128", 128, 12),
     "tiny": ModelConfig(
         preset="tiny",
         image_size=64,
@@ -185,6 +199,7 @@ PRESETS: dict[str, ModelConfig] = {
             hidden=16,
             features=8,
             density_scale=30.0,
+            density_shift=-3.0,
             superres=(8, 8),
             skip=True,
         ),
@@ -205,7 +220,7 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The preset of that name ("tiny", "small_256", "small" or "paper")."""
+    """The preset of that name ("tiny", "small_128", "small_256", "small" or "paper")."""
     return PRESETS[name]
 
 

@@ -220,7 +220,7 @@ class EyeRenderer(nn.Module):
         if c.shared:
             known = sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
             features.append(jax.lax.stop_gradient(known).reshape(2 * b, -1, known.shape[-1]))
-        decode = FieldDecoder(c.hidden, c.features, 2, self.dtype, name="field")
+        decode = FieldDecoder(c.hidden, c.features, 2, dtype=self.dtype, name="field")
         density, colours = decode(jnp.concatenate(features, -1))
         shape = (b, 2 * h * w, c.samples)
         colour, depth, opacity, _ = march(

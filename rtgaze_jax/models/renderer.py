@@ -38,7 +38,7 @@ class TriplaneRenderer(nn.Module):
         """
         c = self.config
         axes = TRUE_AXES if c.axes == "true" else EG3D_AXES
-        decode = FieldDecoder(c.hidden, c.features, dtype=self.dtype, name="field")
+        decode = FieldDecoder(c.hidden, c.features, density_shift=c.density_shift, dtype=self.dtype, name="field")
 
         def field(points: Float[Array, "B N 3"]) -> tuple[Array, Array]:
             return decode(sample_planes(planes, points, c.box, axes))

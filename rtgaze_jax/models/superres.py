@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.models.layers import LECUN, conv
 
-MASK_START = 2.0  # an untrained network shows the photo: in its own view the reprojected pixels are the photo itself
+MASK_START = 4.0  # an untrained network shows the photo: in its own view the reprojected pixels are the photo itself
 FIR = (0.125, 0.375, 0.375, 0.125)  # [1, 3, 3, 1] / 8
 _GAIN = 2**0.5
 
