@@ -31,6 +31,7 @@ DEPTH_SHARE_OF_PAIR = 0.75  # for two views, which may share a few grazing point
 OCCLUDED = 20.0  # mm behind what the other view sees: hidden there
 DRAWN_GAZE_TOLERANCE = np.radians(18.0)  # of one image; vergence and refraction cost some degrees
 DRAWN_GAZE_SUPPORT = 0.6  # of the best fit's contrast: with more, the label is as good a reading of the image
+LARGEST_READABLE = np.radians(70.0)  # between gaze and camera
 DRAWN_GAZE_MEDIAN = np.radians(5.0)  # over a split
 SAME_PICTURE = 1.0  # mean grey levels between thumbnails of different captures
 
@@ -190,6 +191,8 @@ def _eyeballs(record: Record) -> Iterator[tuple[str, str]]:
 
 def drawn_gaze_error(record: Record) -> tuple[float, float] | None:
     """Angle in radians between label and drawn irises, and how well these fit the label; None if unreadable."""
+    if np.cos(record["gaze_camera"]).prod() < np.cos(LARGEST_READABLE):  # only white is seen from so far aside
+        return None
     reading = iris.read_gaze(record, record["gaze_head"])
     if reading is None:
         return None
