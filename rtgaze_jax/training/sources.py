@@ -170,9 +170,7 @@ def _require_depth(directories: str) -> None:
 
     for directory in directories.split(","):
         if any("depth" in manifest.absent for manifest in manifests(directory).values()):
-            raise UserError(
-                f"{directory} has no depth to learn from: give --config.distill.source=teacher (or none)"
-            )
+            raise UserError(f"{directory} has no depth to learn from: give --config.distill.source=teacher (or none)")
 
 
 def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
