@@ -160,7 +160,7 @@ def feather(patch: tuple[int, int], border: float = 0.12) -> Float[Array, "h w 1
 class EyeRefiner(nn.Module):
     """Rendered eye features -> colours. A two-level U-Net at output resolution.
 
-    It does not see the source's pixels: with them at hand, the shortest way down the loss is to copy the old iris.
+    It does not see the source's pixels, which might tempt it to copy the old iris: a precaution, not measured.
     """
 
     width: int
