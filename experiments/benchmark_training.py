@@ -11,7 +11,7 @@ configuration's own source and shows whether it keeps up. Times are medians over
   host    dispatching the step: must stay far below the step, or the device waits for Python
   step    from one step's end to the next one's, with the device always busy
 
-Ratios are against the first row of the same run.
+Ratios are against the first row of the same run. `--trace DIR` also records five steps of the last row for a profiler.
 """
 
 import argparse
@@ -65,7 +65,9 @@ class Repeat:
         """Nothing to close."""
 
 
-def measure(config: Any, devices: int, steps: int, warmup: int, own_source: bool) -> dict[str, Any]:
+def measure(
+    config: Any, devices: int, steps: int, warmup: int, own_source: bool, trace: Path | None = None
+) -> dict[str, Any]:
     """One row: the configuration on so many devices."""
     import jax
 
@@ -110,6 +112,11 @@ def measure(config: Any, devices: int, steps: int, warmup: int, own_source: bool
         whole.append(ended - mark)
         mark = ended
     jax.block_until_ready(metrics)
+    if trace:
+        with jax.profiler.trace(str(trace)):
+            for _ in range(5):
+                now, metrics = run(now, frozen, next(feed).batch)
+            jax.block_until_ready(metrics)
     feed.close()
     if own is not None:
         own.close()
@@ -137,6 +144,7 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--source", action="store_true", help="the configuration's data instead of a batch held ready")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--trace", type=Path, metavar="DIR", help="for xprof or TensorBoard")
     args, overrides = parser.parse_known_args()
 
     import jax
@@ -148,7 +156,9 @@ def main() -> int:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).absolute()))
     rows: list[dict[str, Any]] = []
     for devices in args.devices:
-        row = measure(config, devices, args.steps, args.warmup, args.source)
+        row = measure(
+            config, devices, args.steps, args.warmup, args.source, args.trace if devices == args.devices[-1] else None
+        )
         first = rows[0] if rows else row
         row["scaling"] = row["samples_per_second"] / first["samples_per_second"] * first["devices"]
         rows.append(row)
