@@ -79,6 +79,7 @@ class EyeConfig:
     hidden: int = 64
     features: int = 24
     refine: int = 48
+    skip: bool = False  # the refinement sees the source's pixels, reprojected by the eye's rendered depth
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,14 @@ def sample_image(image: Float[Array, "B H W C"], uv: Float[Array, "B N 2"]) -> F
     return total
 
 
+def source_colours(
+    points: Float[Array, "B N 3"], source: Float[Array, "B S S 3"], source_camera: Float[Array, "B 25"]
+) -> Float[Array, "B N 3"]:
+    """The source's colours where it sees 3D points (no test of visibility; no gradient into the points)."""
+    uv, _ = project(jax.lax.stop_gradient(points), source_camera)
+    return sample_image(source, uv)
+
+
 def eye_crops(
     image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], box: float, size: int
 ) -> Float[Array, "2*B size size 3"]:
@@ -160,16 +168,22 @@ def feather(patch: tuple[int, int], border: float = 0.12) -> Float[Array, "h w 1
 class EyeRefiner(nn.Module):
     """Rendered eye features -> colours. A two-level U-Net at output resolution.
 
-    It does not see the source's pixels, which might tempt it to copy the old iris: a precaution, not measured.
+    With the source's pixels, skin and lashes around the moving parts need not be drawn anew.
     """
 
     width: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "N h w F"], opacity: Float[Array, "N h w 1"]) -> Float[Array, "N h w 3"]:
+    def __call__(
+        self,
+        features: Float[Array, "N h w F"],
+        opacity: Float[Array, "N h w 1"],
+        pixels: Float[Array, "N h w 3"] | None = None,
+    ) -> Float[Array, "N h w 3"]:
         act = lambda y: nn.leaky_relu(y, 0.1)  # noqa: E731
-        x = jnp.concatenate([features * 2 - 1, opacity], -1).astype(self.dtype)
+        parts = [features * 2 - 1, opacity] + ([] if pixels is None else [pixels * 2 - 1])
+        x = jnp.concatenate(parts, -1).astype(self.dtype)
         x = top = act(conv(self.width, dtype=self.dtype)(x))
         x = act(conv(2 * self.width, 3, 2, dtype=self.dtype)(x))
         x = x + conv(2 * self.width, dtype=self.dtype)(act(conv(2 * self.width, dtype=self.dtype)(x)))
@@ -194,9 +208,12 @@ class EyeRenderer(nn.Module):
         planes: Float[Array, "B 3 G G D"],
         box: float,
         camera: Float[Array, "B 25"],
+        source: Float[Array, "B S S 3"],
+        source_camera: Float[Array, "B 25"],
         key: Array | None = None,
     ) -> dict[str, Array]:
-        """`key`: stratified samples in training; None: bin centres.
+        """`source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples (training); None: bin
+        centres.
 
         Returns patch colours [B, 2, h, w, 3] before (`raw`) and after refinement (`patches`), in [0, 1]; depth (ray
         length) and opacity [B, 2, h, w]; origins [B, 2, 2]; `nearest`: each ray's depth at the eye's centre.
@@ -230,7 +247,10 @@ class EyeRenderer(nn.Module):
         def grid(x: Array) -> Array:
             return x.reshape(2 * b, h, w, -1)
 
-        refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity))
+        pixels = None
+        if c.skip:
+            pixels = grid(source_colours(start + direction * depth[..., None], source, source_camera))
+        refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity), pixels)
         return {
             "patches": refined.reshape(b, 2, h, w, 3),
             "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),

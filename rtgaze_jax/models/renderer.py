@@ -2,14 +2,13 @@
 teacher."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import project, unpack_camera
+from rtgaze_jax.geometry.camera import unpack_camera
 from rtgaze_jax.models.config import RenderConfig
 from rtgaze_jax.models.decoder import FieldDecoder
-from rtgaze_jax.models.eyes import sample_image
+from rtgaze_jax.models.eyes import source_colours
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.superres import SuperResolution
 from rtgaze_jax.rendering.rays import camera_rays
@@ -79,6 +78,5 @@ def reproject(
     b, size = source.shape[:2]
     deep = grow(depth[..., None], size // depth.shape[1])
     start, direction = camera_rays(camera, size)
-    points = jax.lax.stop_gradient(start + direction * deep)
-    uv, _ = project(points.reshape(b, -1, 3), source_camera)
-    return sample_image(source, uv).reshape(b, size, size, 3)
+    points = (start + direction * deep).reshape(b, -1, 3)
+    return source_colours(points, source, source_camera).reshape(b, size, size, 3)

@@ -126,7 +126,14 @@ class RTGaze(nn.Module):
         out["base"] = image * 2 - 1
         if c.eyes.enabled:
             eyes = self.eye_renderer(
-                scene["eye_planes"], scene["eye_centers"], scene["planes"], c.render.box, camera, keys[1]
+                scene["eye_planes"],
+                scene["eye_centers"],
+                scene["planes"],
+                c.render.box,
+                camera,
+                scene["source"],
+                scene["source_camera"],
+                keys[1],
             )
             seen = take_patches(out["depth"], eyes["origins"], c.eyes.patch)
             weights = feather(c.eyes.patch) * visible(seen, eyes["nearest"], c.eyes.near)[..., None]

@@ -193,6 +193,7 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             frontal=frontal,
             seed=config.seed,
             limit=data.people,
+            devices=data.gpus,
         )
     if data.source == "records":
         if not data.dir:

@@ -52,7 +52,7 @@ def test_up_convolution_is_a_transposed_convolution_then_the_filter():
     x = np.random.default_rng(0).normal(size=(1, 4, 5, 2)).astype(np.float32)
     module = superres.UpConv(3)
     params = module.init(jax.random.key(0), x)
-    kernel = np.asarray(params["params"]["conv"]["kernel"])  # [3, 3, in, out]
+    kernel = np.asarray(params["params"]["kernel"])  # [3, 3, in, out]
     spread = np.zeros((1, 9, 11, 3), np.float32)
     for i in range(4):
         for j in range(5):

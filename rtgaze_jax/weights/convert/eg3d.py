@@ -56,7 +56,7 @@ def _superres(state: State, prefix: str, w: np.ndarray) -> dict:
         block = f"{prefix}superresolution.block{i}"
         # torch's transposed convolution spreads the kernel, linen's reads with it: the same thing turned by 180 degrees
         up = folded_conv(state, f"{block}.conv0", w)[:, :, ::-1, ::-1]
-        params[f"UpConv_{i}"] = {"conv": {"kernel": _hwio(up)}, "bias": take(state, f"{block}.conv0.bias")}
+        params[f"UpConv_{i}"] = {"kernel": _hwio(up), "bias": take(state, f"{block}.conv0.bias")}
         params[f"Conv_{2 * i}"] = {
             "kernel": _hwio(folded_conv(state, f"{block}.conv1", w)),
             "bias": take(state, f"{block}.conv1.bias"),
