@@ -18,7 +18,7 @@ from rtgaze_jax.geometry.camera import project, transform_camera, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.config import from_dict as model_config
-from rtgaze_jax.models.eyes import sample_image
+from rtgaze_jax.models.crops import sample_image
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze
 from rtgaze_jax.models.warp import WarpConfig, config_from_dict, redirect_eyes

@@ -92,6 +92,7 @@ class ModelConfig:
     frame: Literal["head", "source"] = "head"
     dtype: str = "bfloat16"
     encoder: EncoderConfig = EncoderConfig()
+    pose_width: int = 12  # of the pose head; its other widths are multiples
     prompt: PromptConfig = PromptConfig()
     render: RenderConfig = RenderConfig()
     eyes: EyeConfig = EyeConfig()
@@ -99,15 +100,14 @@ class ModelConfig:
 
 _SMALL_ENCODER = EncoderConfig(
     stride=4,
-    low_pool=2,
     stem=32,
     stages=(1, 1, 1, 1),
     widths=(32, 64, 96, 128),
     aspp=128,
     vit_dim=256,
-    vit_depth=2,
+    vit_depth=4,
     vit_heads=4,
-    low_widths=(96, 64),
+    low_widths=(96,),
     low=64,
     high_widths=(48, 64, 64, 64),
     fuse_widths=(96, 96),
@@ -150,11 +150,10 @@ _SMALL = ModelConfig(
         merge=False,
         features=24,
         density_scale=30.0,
-        density_shift=-3.0,
         superres=(48, 24),
         skip=True,
     ),
-    eyes=EyeConfig(enabled=True, shared=False),
+    eyes=EyeConfig(enabled=True, shared=False, skip=True),
 )
 
 
@@ -187,6 +186,7 @@ PRESETS: dict[str, ModelConfig] = {
         frame="source",
         dtype="float32",
         encoder=_TINY_ENCODER,
+        pose_width=4,
         prompt=PromptConfig(tokens=4, dim=16, heads=2),
         render=RenderConfig(
             plane_channels=8,
@@ -215,6 +215,7 @@ PRESETS: dict[str, ModelConfig] = {
             hidden=16,
             features=8,
             refine=8,
+            skip=True,
         ),
     ),
 }

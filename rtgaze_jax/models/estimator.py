@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rtgaze_jax.models.eyes import sample_image
+from rtgaze_jax.models.crops import sample_image
 from rtgaze_jax.models.layers import conv, dense, gaussian, initialize, with_coordinates
 
 _FORWARD = np.array([0.0, 0.0, -1.0], np.float32)  # camera axes: a look into the lens

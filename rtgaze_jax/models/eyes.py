@@ -10,11 +10,11 @@ right eye is mirrored to look like a left one (crop flipped, yaw negated, local 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rtgaze_jax.geometry.camera import project, unpack_camera
+from rtgaze_jax.geometry.camera import project
 from rtgaze_jax.models.config import EyeConfig
+from rtgaze_jax.models.crops import MIRRORED, source_colours
 from rtgaze_jax.models.decoder import FieldDecoder
 from rtgaze_jax.models.layers import conv, dense, fourier, gaussian, grow, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
@@ -22,50 +22,7 @@ from rtgaze_jax.rendering.rays import rays_at
 from rtgaze_jax.rendering.triplane import TRUE_AXES, sample_planes
 from rtgaze_jax.rendering.volume import march, stratified_depths
 
-_SIDE = np.array([1.0, -1.0])  # the subject's left eye as it is, the right one mirrored
 _DENSITY_SCALE = 100.0  # a lid is thin compared with the box
-
-
-def sample_image(image: Float[Array, "B H W C"], uv: Float[Array, "B N 2"]) -> Float[Array, "B N C"]:
-    """Bilinear lookup at normalised coordinates, edge pixels repeated."""
-    b, h, w, c = image.shape
-    flat = image.reshape(b * h * w, c)
-    x, y = uv[..., 0] * w - 0.5, uv[..., 1] * h - 0.5
-    left, top = jnp.floor(x), jnp.floor(y)
-    base = (jnp.arange(b) * h * w)[:, None]
-    total = jnp.zeros((*uv.shape[:-1], c), image.dtype)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            column = jnp.clip(left.astype(jnp.int32) + dx, 0, w - 1)
-            row = jnp.clip(top.astype(jnp.int32) + dy, 0, h - 1)
-            weight = (1 - jnp.abs(x - left - dx)) * (1 - jnp.abs(y - top - dy))
-            total += weight[..., None] * jnp.take(flat, base + row * w + column, axis=0, mode="clip")
-    return total
-
-
-def source_colours(
-    points: Float[Array, "B N 3"], source: Float[Array, "B S S 3"], source_camera: Float[Array, "B 25"]
-) -> Float[Array, "B N 3"]:
-    """The source's colours where it sees 3D points (no test of visibility; no gradient into the points)."""
-    uv, _ = project(jax.lax.stop_gradient(points), source_camera)
-    return sample_image(source, uv)
-
-
-def eye_crops(
-    image: Float[Array, "B S S 3"], centers: Float[Array, "B 2 3"], camera: Float[Array, "B 25"], box: float, size: int
-) -> Float[Array, "2*B size size 3"]:
-    """Square crops that span `box` world units around each projected eye centre; the right eye's is mirrored."""
-    b = image.shape[0]
-    uv, depth = project(centers, camera)
-    focal = unpack_camera(camera)[1][..., 0, 0]
-    half = 0.5 * box * focal[:, None] / depth  # [B, 2]
-    line = (jnp.arange(size) + 0.5) / size * 2 - 1
-    du = half[..., None] * line * _SIDE[:, None]  # [B, 2, size]
-    dv = half[..., None] * line
-    grid = jnp.stack(
-        jnp.broadcast_arrays(uv[..., 0, None, None] + du[:, :, None, :], uv[..., 1, None, None] + dv[:, :, :, None]), -1
-    )
-    return sample_image(image, grid.reshape(b, -1, 2)).reshape(2 * b, size, size, image.shape[-1])
 
 
 class ConditionedBlock(nn.Module):
@@ -230,7 +187,7 @@ class EyeRenderer(nn.Module):
         depths = stratified_depths(nearest + c.near, nearest + c.far, c.samples, key, nearest.shape)  # [B, R, n]
         points = start[:, :, None] + direction[:, :, None] * depths[..., None]
         local = (points - center[:, :, None]).reshape(b, 2, h * w * c.samples, 3)
-        local = (local * jnp.stack([_SIDE, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
+        local = (local * jnp.stack([MIRRORED, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
         scaled = local / (0.25 * c.box)
         place = fourier(jnp.concatenate([scaled, jnp.sqrt((scaled**2).sum(-1, keepdims=True) + 1e-6)], -1), (2.0, 4.0))
         features = [sample_planes(eye_planes, local, c.box, TRUE_AXES), place]

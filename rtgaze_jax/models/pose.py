@@ -1,13 +1,18 @@
-"""The pose head: where the source camera stands, where the eyes are, and where they look, from the encoder's own
-features."""
+"""The pose head: where the source camera stands, where the eyes are, and where they look."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import FOCAL, RADIUS
-from rtgaze_jax.models.layers import LECUN, conv, dense
+from rtgaze_jax.geometry.camera import FOCAL, RADIUS, frontal_camera
+from rtgaze_jax.models.crops import eye_crops
+from rtgaze_jax.models.layers import LECUN, ResidualBlock, conv, dense, shrink, with_coordinates
 
+_VIEW = 128  # side of the shrunk image from which camera and eyes are read
+_EYE_CROP = 64  # side of the crops from which the gaze is read
+_SQUEEZED = 24  # channels of a map that is read as a whole
+_EYE_SPAN = 0.2  # world units they cover: an eye and its lids, with room for a misplaced centre
 EYE_DEPTH = 0.07  # the eyeballs' centres lie about this far in front of the head's origin, world units
 
 
@@ -31,31 +36,54 @@ def soft_argmax(logits: Float[Array, "B H W K"]) -> Float[Array, "B K 2"]:
     return jnp.stack([jnp.einsum("bhwk,w->bk", weights, columns), jnp.einsum("bhwk,h->bk", weights, rows)], -1)
 
 
+class Trunk(nn.Module):
+    """Residual blocks, halving the resolution at each width.
+
+    Returns the map after each halving, the finest first, and the last one as a vector (not averaged: places matter).
+    """
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "N H W 3"]) -> tuple[list[Float[Array, "N h w C"]], Float[Array, "N D"]]:
+        x, maps = with_coordinates(image).astype(self.dtype), []
+        for width in self.widths:
+            x = nn.relu(conv(width, 3, 2, dtype=self.dtype)(x))
+            x = ResidualBlock(width, dtype=self.dtype)(x)
+            maps.append(x)
+        return maps, conv(_SQUEEZED, 1, dtype=self.dtype, name="squeeze")(x).reshape(x.shape[0], -1)
+
+
 class PoseHead(nn.Module):
     """Predicts, in the SOURCE frame (the world in which the source camera is the frontal one):
 
     rotation [B, 3, 3], position [B, 3]: the rigid map from the head frame to the source frame;
     eyes [B, 2, 3]: the eyeballs' centres (subject's left, right); gaze [B, 2]: (pitch, yaw) of the source, in radians.
+
+    It sees the image itself: the encoder's features are made for another purpose and know too little of the gaze.
     """
 
+    width: int = 16
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, grid: Float[Array, "B G G L"], tokens: Float[Array, "B T T D"]) -> dict[str, Array]:
-        x = nn.relu(conv(64, 3, 2, dtype=self.dtype)(grid))
-        x = nn.relu(conv(64, dtype=self.dtype)(x))
-        where = conv(
-            2,
-            init=LECUN,
-            dtype=jnp.float32,
-            name="heatmap",
-        )(x.astype(jnp.float32))
-        uv = soft_argmax(where)
-        pooled = jnp.concatenate([tokens.mean((1, 2)), tokens.max((1, 2)), x.mean((1, 2)), x.max((1, 2))], -1)
-        pooled = nn.relu(dense(128, dtype=self.dtype)(pooled)).astype(jnp.float32)
-        values = dense(6 + 3 + 2 + 2, init=nn.initializers.zeros)(pooled)
-        rotation, position, depth, gaze = jnp.split(values, (6, 9, 11), -1)
+    def __call__(self, image: Float[Array, "B S S 3"]) -> dict[str, Array]:
+        """`image` in [-1, 1]."""
+        (b, size), w = image.shape[:2], self.width
+        maps, whole = Trunk((w, 2 * w, 4 * w, 8 * w), self.dtype, name="face")(shrink(image, max(1, size // _VIEW)))
+        heat = conv(2, init=LECUN, dtype=jnp.float32, name="heatmap")(maps[1].astype(jnp.float32))
+        coarse = conv(2, init=LECUN, dtype=jnp.float32, name="heatmap_coarse")(maps[3].astype(jnp.float32))
+        uv = soft_argmax(heat + jax.image.resize(coarse, heat.shape, "bilinear"))
+        pooled = nn.relu(dense(8 * w, dtype=self.dtype)(whole)).astype(jnp.float32)
+        values = dense(6 + 3 + 2, init=nn.initializers.zeros)(pooled)
+        rotation, position, depth = jnp.split(values, (6, 9), -1)
         eyes = frontal_points(uv, depth - EYE_DEPTH)
+        camera = jnp.broadcast_to(frontal_camera(), (b, 25))
+        crops = eye_crops(image, jax.lax.stop_gradient(eyes), camera, _EYE_SPAN, _EYE_CROP)
+        _, looks = Trunk((2 * w, 4 * w, 6 * w), self.dtype, name="eye")(crops)
+        looks = jnp.concatenate([looks.reshape(b, -1), pooled.astype(self.dtype)], -1)
+        gaze = dense(2, init=nn.initializers.zeros)(nn.relu(dense(8 * w, dtype=self.dtype)(looks)).astype(jnp.float32))
         return {"rotation": rotation_from_6d(rotation), "position": position, "eyes": eyes, "gaze": gaze}
 
 

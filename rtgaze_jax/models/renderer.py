@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import unpack_camera
 from rtgaze_jax.models.config import RenderConfig
+from rtgaze_jax.models.crops import source_colours
 from rtgaze_jax.models.decoder import FieldDecoder
-from rtgaze_jax.models.eyes import source_colours
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.superres import SuperResolution
 from rtgaze_jax.rendering.rays import camera_rays

@@ -4,7 +4,6 @@ camera."""
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,8 +16,9 @@ from rtgaze_jax.geometry.camera import (
     transform_points,
 )
 from rtgaze_jax.models.config import ModelConfig
+from rtgaze_jax.models.crops import eye_crops
 from rtgaze_jax.models.encoder import HighEncoder, LowEncoder, TriplaneDecoder
-from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, eye_crops, feather, paste_patches, take_patches
+from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, feather, paste_patches, take_patches
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import PoseHead
 from rtgaze_jax.models.prompt import PromptInjection
@@ -45,7 +45,7 @@ class RTGaze(nn.Module):
         self.prompt = PromptInjection(c.prompt, dtype)
         self.planes = TriplaneDecoder(c.encoder, c.render.plane_channels, dtype)
         self.renderer = TriplaneRenderer(c.render, dtype)
-        self.pose = PoseHead(dtype)
+        self.pose = PoseHead(c.pose_width, dtype)
         if c.eyes.enabled:
             self.eye_planes = EyeTriplanes(c.eyes, dtype)
             self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)
@@ -60,7 +60,7 @@ class RTGaze(nn.Module):
             "high": self.high(image),
             "context": tokens.mean((1, 2)),
             "image": image,
-            "pose": self.pose(jax.lax.stop_gradient(low), jax.lax.stop_gradient(tokens)),
+            "pose": self.pose(image),
         }
 
     def source_camera(self, features: dict[str, Any]) -> Float[Array, "B 25"]:

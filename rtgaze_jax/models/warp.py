@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rtgaze_jax.models.crops import sample_image
 from rtgaze_jax.models.eyes import (
     ConditionedBlock,
     feather,
     paste_patches,
     patch_origins,
-    sample_image,
     take_patches,
 )
 from rtgaze_jax.models.layers import conv, dense, fourier, grow, initialize, with_coordinates

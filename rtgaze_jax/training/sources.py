@@ -194,6 +194,7 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             seed=config.seed,
             limit=data.people,
             devices=data.gpus,
+            threads=2 * len(jax.local_devices()),
         )
     if data.source == "records":
         if not data.dir:

@@ -33,7 +33,7 @@ class LossWeights:
     raw: float = 0.0  # L1 of the low-resolution rendering
     opacity: float = 0.0
     gradient: float = 0.0  # multi-scale image gradients
-    pose: float = 0.1  # trains the pose head alone: its inputs carry no gradient
+    pose: float = 0.1  # trains the pose head alone
     eye_image: float = 0.0  # the eye branch's patches: L1 of the refined colours
     eye_raw: float = 0.0
     eye_depth: float = 0.0

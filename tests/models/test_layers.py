@@ -6,7 +6,8 @@ import numpy as np
 
 from rtgaze_jax.geometry.camera import frontal_camera, project
 from rtgaze_jax.models import layers, superres
-from rtgaze_jax.models.eyes import feather, paste_patches, sample_image, take_patches
+from rtgaze_jax.models.crops import sample_image
+from rtgaze_jax.models.eyes import feather, paste_patches, take_patches
 from rtgaze_jax.models.pose import frontal_points, rotation_from_6d, soft_argmax
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from rtgaze_jax.geometry.camera import frontal_camera, orbit_camera, project
 from rtgaze_jax.models import config as configs
-from rtgaze_jax.models.eyes import eye_crops
+from rtgaze_jax.models.crops import eye_crops
 from rtgaze_jax.models.layers import initialize
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze
