@@ -32,7 +32,7 @@ def get_config(name: str = "small") -> ConfigDict:
         capacity=96,  # captures kept by the stream
         minimum=8,  # captures before the first batch
         people=0,  # stop rendering after so many; 0: never
-        gpus=1,  # GPUs that draw, the first ones of the host
+        gpus=(),  # that draw, by EGL number, better not those that train; none: the default one
         same_view=0.0,  # both images of a pair are training images: let them differ
     )
     if name == "tiny":

@@ -35,7 +35,7 @@ def get_config(name: str = "small") -> ConfigDict:
         capacity=64,
         minimum=8,
         people=0,
-        gpus=1,  # GPUs that draw, the first ones of the host
+        gpus=(),  # that draw, by EGL number, better not those that train; none: the default one
         same_view=0.1,
     )
     config.update(batch_size=16, total_steps=30_000, ema_decay=0.999)

@@ -135,7 +135,7 @@ def student(
             value, found = t.pose_loss(out["pose"], batch)
             parts["pose"] = value
             metrics |= found | {"pose/eye_error": t.eye_error(out["pose"], batch)}
-        if config.eyes.enabled:
+        if config.eyes.enabled and weights.any_eyes:
             more, found = t.eye_terms(out["eyes"], batch, weights, frozen.get("perceptual"), config)
             parts, metrics = parts | more, metrics | found
             if weights.adversarial:

@@ -193,7 +193,7 @@ def make_source(config: Any, rows: int, *, frontal: bool = False) -> Source:
             frontal=frontal,
             seed=config.seed,
             limit=data.people,
-            devices=data.gpus,
+            devices=tuple(data.gpus),
             threads=2 * len(jax.local_devices()),
         )
     if data.source == "records":

@@ -46,6 +46,12 @@ class LossWeights:
         """The weight of each term; the critic's own loss moves the critic alone and has weight 1."""
         return {name: getattr(self, name, 1.0) for name in terms}
 
+    @property
+    def any_eyes(self) -> bool:
+        """Whether the eye branch is trained at all."""
+        terms = (self.eye_image, self.eye_raw, self.eye_depth, self.eye_gradient, self.eye_perceptual, self.adversarial)
+        return any(terms)
+
     def eyes_only(self) -> "LossWeights":
         """The eye branch and the pose head alone: what a CPU can train."""
         off = dict.fromkeys(("image", "depth", "perceptual", "raw", "opacity", "gradient", "eye_perceptual"), 0.0)

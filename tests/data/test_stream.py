@@ -60,7 +60,7 @@ class DeviceCamera(analytic_head.Camera):
 def test_processes_share_the_devices():
     options = SMALL | {"make_renderer": DeviceCamera, "workers": 2}
     assert {int(c[0]["capture"]) for c in stream_captures("train", count=2, **options)} == {-1}
-    assert {int(c[0]["capture"]) for c in stream_captures("train", count=8, devices=2, **options)} <= {0, 1}
+    assert {int(c[0]["capture"]) for c in stream_captures("train", count=8, devices=(0, 1), **options)} <= {0, 1}
 
 
 def test_leaving_the_stream_early_ends_its_processes():

@@ -64,7 +64,9 @@ def test_the_stream_goes_on_with_unseen_people():
 def configured(**data):
     config = toy_config()
     config.model = ConfigDict({"image_size": 32})
-    config.data.update(dir="", workers=0, gazes=2, views=2, capacity=2, minimum=1, same_view=0.5, people=0, gpus=1, **data)
+    config.data.update(
+        dir="", workers=0, gazes=2, views=2, capacity=2, minimum=1, same_view=0.5, people=0, gpus=(), **data
+    )
     return config
 
 

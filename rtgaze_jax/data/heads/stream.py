@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,13 +50,13 @@ def stream_captures(
     workers: int,
     start: int = 0,
     count: int | None = None,
-    devices: int = 1,
+    devices: Sequence[int] = (),
     make_renderer: MakeRenderer = head_renderer,
 ) -> Iterator[list[Record]]:
     """Yields the records of person `start`, `start + 1`, ...: `count` of them, or for ever.
 
-    `workers` processes render and share `devices` GPUs evenly; the order does not depend on them. People who cannot
-    be rendered are reported and left out.
+    `workers` processes render and share the GPUs `devices` (EGL numbers; none: the default one) evenly; the
+    order does not depend on them. People who cannot be rendered are reported and left out.
     """
     people = range(start, sys.maxsize if count is None else start + count)
     arguments = (make_renderer, devices, resolution, split, gazes, views, True)
@@ -81,7 +81,7 @@ def _render_into(
     memory: np.ndarray,
     number: int,
     make_renderer: MakeRenderer,
-    devices: int,
+    devices: Sequence[int],
     resolution: int,
     split: str,
     gazes: int,
@@ -89,7 +89,7 @@ def _render_into(
     whole: bool,
 ) -> Callable[[int], Any]:
     """A worker's function: renders a person into shared memory, whole records or what training needs of them."""
-    render = make_renderer(resolution, number % devices if devices > 1 else None)
+    render = make_renderer(resolution, devices[number % len(devices)] if devices else None)
 
     def work(person: int) -> Any:
         records = render(split, person, gazes=gazes, views=views)
@@ -121,9 +121,9 @@ class StreamSource:
     `workers` processes render person `start`, `start + stride`, ... without a pause; the newest `capacity` captures
     of gazes x views images are kept (6 bytes a pixel, allocated once). `threads` threads draw pairs from all that
     is kept, from the moment `minimum` captures are there, and hold `prefetch` batches ready. The processes share
-    `devices` GPUs evenly; after `limit` people they stop (0: never), which frees the GPU they draw on. With several
-    hosts give each its own `start` (process index) and `stride` (process count). Which captures meet in a batch
-    depends on timing; everything else on `seed`.
+    the GPUs `devices` (EGL numbers; none: the default one) evenly; after `limit` people they stop (0: never), which
+    frees the GPU they draw on. With several hosts give each its own `start` (process index) and `stride` (process
+    count). Which captures meet in a batch depends on timing; everything else on `seed`.
 
     Raises FailureError from `next()` where the renderer does not work at all. Use as a context manager, or call
     `close()`.
@@ -147,7 +147,7 @@ class StreamSource:
         seed: int = 0,
         start: int = 0,
         stride: int = 1,
-        devices: int = 1,
+        devices: Sequence[int] = (),
         limit: int = 0,
         make_renderer: MakeRenderer = clean_head_renderer,
     ):
