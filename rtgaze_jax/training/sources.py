@@ -103,6 +103,13 @@ class StreamBatches:
             self._stream = StreamSource(**self._options, start=self._start + index, stride=count)
         return next(self._stream)
 
+    def example(self) -> HostBatch:
+        """A batch of zeros: what batches look like, long before the first one is drawn."""
+        from rtgaze_jax.data.pairs import empty_arrays, gather
+
+        numbers = np.zeros((self._options["batch_size"], 3), int)
+        return gather(empty_arrays(1, self._options["resolution"]), numbers, self._options.get("frontal", False))
+
     def get_state(self) -> dict[str, int]:
         """The next person of the first process, before which all have been rendered."""
         return {"start": self._start if self._stream is None else self._stream.state()["start"] - jax.process_index()}

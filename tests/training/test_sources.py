@@ -57,6 +57,8 @@ def test_the_stream_goes_on_with_unseen_people():
     assert source.get_state()["start"] > 40
     assert batch["source_image"].shape == (2, 32, 32, 3)
     assert batch["person"].min() >= 40
+    shapes = {name: (value.shape, value.dtype) for name, value in batch.items()}
+    assert {name: (value.shape, value.dtype) for name, value in source.example().items()} == shapes
     assert source.stats()["data/images_per_second"] > 0
     source.close()
 
