@@ -1,4 +1,4 @@
-"""The trained network as compiled programs: three stages for a face that is asked more than once, one for crops in bulk.
+"""The trained network as compiled programs: three stages for a face that is asked again, one for crops in bulk.
 
 Everything here is in the SOURCE frame, the world whose frontal camera took the face crop: so "camera" angles and the
 gaze of this frame are the same thing, whatever world frame the weights use inside ("head" or "source", weights'
@@ -40,12 +40,15 @@ BUCKETS = (1, 8, 32)
 """Batch sizes of the fused program; other numbers of images are padded to the next one."""
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that only the first run ever pays for compilation."""
-    if jax.config.values.get("jax_compilation_cache_dir"):
+def use_compilation_cache(base: str | os.PathLike | None = None) -> None:
+    """Keeps compiled programs in the user's cache folder, so that only the first run ever pays for compilation.
+
+    base: a folder to use instead, also where the user chose a place for JAX's own cache.
+    """
+    if base is None and jax.config.values.get("jax_compilation_cache_dir"):
         return  # the user chose a place
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "rtgaze_jax" / "xla"
+    base = base or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "rtgaze_jax" / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -53,6 +56,14 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def read_config(header: Mapping[str, Any]) -> ModelConfig:
+    """The configuration in the header of a weights file. Raises UserError if it is not a redirector's."""
+    try:
+        return from_dict(header["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"these weights are for another network ({error}); RTGaze weights are needed") from error
 
 
 class Network:
@@ -70,19 +81,19 @@ class Network:
             dtype = "float32"
         self.config = dataclasses.replace(config, dtype=dtype or config.dtype)
         self.size = config.image_size
-        functions = (self._encode_face, self._redirect_face, self._render_view, self._all_at_once)
-        self.programs = {name: jax.jit(f) for name, f in zip((*STAGES, FUSED), functions, strict=True)}
+        self.programs = {
+            "encode": jax.jit(self._encode_face),
+            "redirect": jax.jit(self._redirect_face),
+            "render": jax.jit(self._render_view),
+            FUSED: jax.jit(self._all_at_once),
+        }
         self.params = self._place(params)
         self._warm: set[int] = set()
 
     @classmethod
     def from_weights(cls, params: Mapping[str, Any], header: Mapping[str, Any]) -> "Network":
         """The network that a weights file (weights/io.py) describes. Raises UserError if it is no redirector."""
-        try:
-            config = from_dict(header["config"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"these weights are for another network ({error}); RTGaze weights are needed") from error
-        return cls(params, config)
+        return cls(params, read_config(header))
 
     def encode(self, image: UInt8[Array | np.ndarray, "B S S 3"]) -> dict[str, Any]:
         """Everything that depends on the face alone. `pose` holds rotation [B, 3, 3] (head to source), eyes, gaze.
@@ -94,22 +105,25 @@ class Network:
         return self._call("encode", image)
 
     def redirect(
-        self, features: dict[str, Any], gaze: Float[Array, "B 2"], eye_points: Float[Array, "B 2 2"]
+        self,
+        features: dict[str, Any],
+        gaze: Float[Array | np.ndarray, "B 2"],
+        eye_points: Float[Array | np.ndarray, "B 2 2"],
     ) -> dict[str, Array]:
         """The scene with a new gaze (radians, source frame). `eye_points`: eyeballs in the crop, normalised."""
         return self._call("redirect", features, gaze, eye_points)
 
     def render(
-        self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array, "B 25"]
+        self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array | np.ndarray, "B 25"]
     ) -> dict[str, Array]:
         """Image u8[B, S, S, 3] and depth f32[B, S, S] (ray length) at a camera of the source frame."""
         return self._call("render", features["pose"], scene, camera)
 
     def redirect_images(
         self,
-        images: UInt8[np.ndarray, "N S S 3"],
-        gaze: Float[np.ndarray, "N 2"],
-        eye_points: Float[np.ndarray, "N 2 2"],
+        images: UInt8[Array | np.ndarray, "N S S 3"],
+        gaze: Float[Array | np.ndarray, "N 2"],
+        eye_points: Float[Array | np.ndarray, "N 2 2"],
     ) -> dict[str, Array]:
         """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3] and depth f32[N, S, S], on the device.
 
@@ -141,8 +155,12 @@ class Network:
 
     def lower(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Lowered]:
         """The programs (default: the stages) for a batch size, not yet compiled."""
+        return {name: traced.lower() for name, traced in self.trace(*names, batch=batch).items()}
+
+    def trace(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Traced]:
+        """The programs (default: the stages) for a batch size as JAX sees them, not yet lowered."""
         shapes = self._argument_shapes(self.params, batch)
-        return {name: self.programs[name].lower(self.params[name], *shapes[name]) for name in names or STAGES}
+        return {name: self.programs[name].trace(self.params[name], *shapes[name]) for name in names or STAGES}
 
     def _call(self, name: str, *args: Any) -> dict[str, Any]:
         return self.programs[name](self.params[name], *args)
