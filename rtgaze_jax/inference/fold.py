@@ -35,13 +35,22 @@ def merge_reads(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *reads: frozenset().union(*reads), *trees, is_leaf=_is_reads)
 
 
+def read_types(reads: Any) -> dict[str, str]:
+    """Names ('/'-joined keys) of all parameters that are read, with the type to keep each in: see `cast`."""
+    found = jax.tree_util.tree_leaves_with_path(reads, is_leaf=_is_reads)
+    names = [(jax.tree_util.keystr(path, simple=True, separator="/"), types) for path, types in found]
+    return {name: _kept_type(types).name for name, types in names if types}
+
+
 def cast(params: Any, reads: Any) -> Any:
-    """The parameters (arrays of the host), each in the one type in which it is read; unchanged if there are several."""
+    """The parameters (arrays of the host), each in the one type in which it is read, or in float32."""
+    return jax.tree.map(
+        lambda types, leaf: np.asarray(leaf).astype(_kept_type(types)), reads, params, is_leaf=_is_reads
+    )
 
-    def one(types: Reads, leaf: Any) -> Any:
-        return np.asarray(leaf).astype(next(iter(types))) if len(types) == 1 else leaf
 
-    return jax.tree.map(one, reads, params, is_leaf=_is_reads)
+def _kept_type(types: Reads) -> np.dtype:
+    return next(iter(types)) if len(types) == 1 else np.dtype(np.float32)
 
 
 def prune(params: Mapping[str, Any], reads: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,8 +159,24 @@ class Network:
 
     def trace(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Traced]:
         """The programs (default: the stages) for a batch size as JAX sees them, not yet lowered."""
-        shapes = self._argument_shapes(self.params, batch)
+        shapes = self.argument_shapes(batch)
         return {name: self.programs[name].trace(self.params[name], *shapes[name]) for name in names or STAGES}
+
+    def argument_shapes(self, batch: int = 1) -> dict[str, tuple[Any, ...]]:
+        """What each program takes besides its parameters, for a batch size."""
+        image = jax.ShapeDtypeStruct((batch, self.size, self.size, 3), jnp.uint8)
+        gaze, eye_points, camera = (
+            jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
+        )
+        features = self.programs["encode"].trace(self.params["encode"], image).out_info
+        redirect = (features, gaze, eye_points)
+        scene = self.programs["redirect"].trace(self.params["redirect"], *redirect).out_info
+        return {
+            "encode": (image,),
+            "redirect": redirect,
+            "render": (features["pose"], scene, camera),
+            FUSED: (image, gaze, eye_points),
+        }
 
     def _call(self, name: str, *args: Any) -> dict[str, Any]:
         return self.programs[name](self.params[name], *args)
@@ -169,27 +185,12 @@ class Network:
         """Each program's parameters on the device, cast where that is all the program would do with them."""
         if self.config.dtype == "float32":  # nothing to cast
             return dict.fromkeys(self.programs, jax.device_put(params))
-        shapes = self._argument_shapes(dict.fromkeys(self.programs, params), batch=1)
+        self.params = dict.fromkeys(self.programs, params)  # as they are, for the tracing
+        shapes = self.argument_shapes()
         reads = {name: parameter_reads(self.programs[name], params, *shapes[name]) for name in STAGES}
         reads[FUSED] = merge_reads(list(reads.values()))
         placed = jax.device_put(cast(params, reads[FUSED]))
         return {name: prune(placed, reads[name]) for name in self.programs}
-
-    def _argument_shapes(self, params: Mapping[str, Any], batch: int) -> dict[str, tuple[Any, ...]]:
-        """What each program takes besides its parameters."""
-        image = jax.ShapeDtypeStruct((batch, self.size, self.size, 3), jnp.uint8)
-        gaze, eye_points, camera = (
-            jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
-        )
-        features = self.programs["encode"].trace(params["encode"], image).out_info
-        redirect = (features, gaze, eye_points)
-        scene = self.programs["redirect"].trace(params["redirect"], *redirect).out_info
-        return {
-            "encode": (image,),
-            "redirect": redirect,
-            "render": (features["pose"], scene, camera),
-            FUSED: (image, gaze, eye_points),
-        }
 
     def _apply(self, params: Any, *args: Any, method: str) -> Any:
         return RTGaze(self.config).apply({"params": params}, *args, method=method)
