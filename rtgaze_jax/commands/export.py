@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> None:
     from rtgaze_jax.weights import io
 
     params, header = io.load(args.weights or io.DEFAULT)
-    export_network(args.output, params, read_config(header), header, args.platforms)
+    export_network(args.output, params, read_config(header), header=header, platforms=args.platforms)
     print(f"{args.output}: {Path(args.output).stat().st_size / 2**20:.1f} MiB")

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 import rtgaze_jax
 from rtgaze_jax.errors import FailureError, UserError
@@ -282,10 +283,12 @@ def _own_cache() -> Iterator[Path]:
     before = jax.config.values.get("jax_compilation_cache_dir")
     with tempfile.TemporaryDirectory() as folder:
         use_compilation_cache(folder)
+        compilation_cache.reset_cache()  # it looks for its folder once only
         try:
             yield Path(folder)
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
+            compilation_cache.reset_cache()
 
 
 def run(

@@ -98,6 +98,7 @@ def export_network(
     path: str | os.PathLike,
     params: Mapping[str, Any],
     config: Any,
+    *,
     header: Mapping[str, Any] | None = None,
     platforms: Sequence[str] = PLATFORMS,
     say: Callable[[str], None] = print,

@@ -1,6 +1,7 @@
 """What the tests of compiled networks share: a network that compiles in seconds, and its parameters."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ SPECK = dataclasses.replace(
 """Less than the smallest preset: no eyes, no transformer in the low branch, few samples."""
 
 
+@functools.cache
 def varied_params(config):
     """Random parameters without any zero, so that every one has its effect."""
     draw = np.random.default_rng(1)

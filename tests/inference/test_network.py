@@ -132,8 +132,9 @@ def test_cast_and_pruned_parameters_give_the_same_numbers():
 
 def varied_of(module, x):
     draw = np.random.default_rng(2)
-    params = module.init(jax.random.key(0), x)["params"] | {"unused": {"kernel": jnp.ones(3)}}
-    return jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape).astype(np.float32), params)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape).astype(np.float32), shapes)
+    return params | {"unused": {"kernel": np.ones(3, np.float32)}}
 
 
 def test_several_types_of_reading_keep_float32():
