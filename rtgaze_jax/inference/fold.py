@@ -15,7 +15,7 @@ Reads = frozenset[np.dtype]
 """The types in which a program reads a parameter: empty if it never does."""
 
 # Primitives that hand their operands to one inner program, in order and unchanged. Anything else reads them.
-_CALLS = frozenset(("jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"))
+_CALLS = frozenset(("jit", "pjit", "closed_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"))
 
 
 def parameter_reads(function: Callable[..., Any], params: Any, *shapes: Any) -> Any:
@@ -56,7 +56,8 @@ def _kept_type(types: Reads) -> np.dtype:
 def prune(params: Mapping[str, Any], reads: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that are read at all, without the branches that this leaves empty.
 
-    Every argument of a program costs host time on each call, read or not.
+    Every argument of a program costs host time on each call, read or not. A module that declares a parameter which it
+    then never reads would miss it here.
     """
     kept: dict[str, Any] = {}
     for key, value in params.items():
