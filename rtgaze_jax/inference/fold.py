@@ -15,7 +15,7 @@ Reads = frozenset[np.dtype]
 """The types in which a program reads a parameter: empty if it never does."""
 
 # Primitives that hand their operands to one inner program, in order and unchanged. Anything else reads them.
-_CALLS = frozenset(("jit", "pjit", "closed_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"))
+_CALLS = frozenset(("jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"))
 
 
 def parameter_reads(function: Callable[..., Any], params: Any, *shapes: Any) -> Any:
