@@ -11,6 +11,7 @@ a row that was stopped keeps what it had measured.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,15 +25,17 @@ from rtgaze_jax.inference.benchmark_report import comparison
 def measure(command: list[str], result: Path, limit: float | None) -> dict[str, Any]:
     """Runs one row, its output shown as it comes; the figures it has written, and `failed` if it did not end well."""
     result.unlink(missing_ok=True)
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, start_new_session=True)  # a group of its own: it starts processes as well
     failed = None
     try:
         if process.wait(limit):
             failed = f"exit code {process.returncode}"
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
         failed = f"stopped after {limit:.0f} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     report = json.loads(result.read_text()) if result.exists() else {}
     return report | ({"failed": failed} if failed else {})
 

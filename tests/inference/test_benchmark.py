@@ -5,7 +5,9 @@ import dataclasses
 import itertools
 import json
 import math
+import runpy
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -289,3 +291,31 @@ def test_weights_of_another_network(tmp_path, capsys):
     io.save(tmp_path / "a.safetensors", {"a": np.zeros(3)}, {"config": {"unknown": 1}})
     assert cli.main(["benchmark", str(tmp_path / "a.safetensors")]) == 2
     assert "another network" in capsys.readouterr().err
+
+
+WRITER = """
+import json, pathlib, sys, time
+path = pathlib.Path(sys.argv[1])
+path.write_text(json.dumps({"preset": "a", "resolution": 64, "device": "d"}))
+time.sleep(float(sys.argv[2]))
+sys.exit(int(sys.argv[3]))
+"""
+
+
+def test_sweep_survives_rows_that_fail_or_take_too_long(tmp_path):
+    source = Path(benchmark.__file__).parents[2] / "experiments" / "benchmark_inference.py"
+    sweep = runpy.run_path(str(source))
+    result = tmp_path / "row.json"
+    result.write_text('{"preset": "stale"}')
+
+    def row(seconds, code, limit=None):
+        return sweep["measure"]([sys.executable, "-c", WRITER, str(result), seconds, code], result, limit)
+
+    whole = row("0", "0")
+    assert whole == {"preset": "a", "resolution": 64, "device": "d"}
+    assert row("0", "3") == whole | {"failed": "exit code 3"}
+    assert row("60", "0", limit=1.0) == whole | {"failed": "stopped after 1 s"}
+    assert sweep["measure"]([sys.executable, "-c", "raise SystemExit(2)"], result, None) == {"failed": "exit code 2"}
+    table = benchmark_report.comparison([whole]).splitlines()
+    assert len({line.count("|") for line in table}) == 1
+    assert table[-1].startswith("| a | 64 | - |")
