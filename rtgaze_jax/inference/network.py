@@ -1,4 +1,4 @@
-"""The trained network as four compiled functions, for one face at a time.
+"""The trained network as compiled programs: three stages for a face that is asked again, one for crops in bulk.
 
 Everything here is in the SOURCE frame, the world whose frontal camera took the face crop: so "camera" angles and the
 gaze of this frame are the same thing, whatever world frame the weights use inside ("head" or "source", weights'
@@ -7,12 +7,15 @@ header).
 
 import dataclasses
 import os
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from rtgaze_jax.errors import UserError
@@ -24,17 +27,28 @@ from rtgaze_jax.geometry.camera import (
     transform_vector,
 )
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
+from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune
 from rtgaze_jax.models.config import ModelConfig, from_dict
 from rtgaze_jax.models.pose import frontal_points
 from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
 
+STAGES = ("encode", "redirect", "render")
+"""The programs of a face that is encoded once."""
+FUSED = "fused"
+"""The program that does all three at once."""
+BUCKETS = (1, 8, 32)
+"""Batch sizes of the fused program; other numbers of images are padded to the next one."""
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that only the first run ever pays for compilation."""
-    if jax.config.values.get("jax_compilation_cache_dir"):
+
+def use_compilation_cache(base: str | os.PathLike | None = None) -> None:
+    """Keeps compiled programs in the user's cache folder, so that only the first run ever pays for compilation.
+
+    base: a folder to use instead, also where the user chose a place for JAX's own cache.
+    """
+    if base is None and jax.config.values.get("jax_compilation_cache_dir"):
         return  # the user chose a place
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "rtgaze_jax" / "xla"
+    base = base or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "rtgaze_jax" / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -44,54 +58,150 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-class Network:
-    """Weights, and the functions of one face that they define; every array has a leading batch axis of 1."""
+def read_config(header: Mapping[str, Any]) -> ModelConfig:
+    """The configuration in the header of a weights file. Raises UserError if it is not a redirector's."""
+    try:
+        return from_dict(header["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"these weights are for another network ({error}); RTGaze weights are needed") from error
 
-    def __init__(self, params: Mapping[str, Any], config: ModelConfig):
-        if jax.default_backend() == "cpu":
-            config = dataclasses.replace(config, dtype="float32")  # processors emulate bfloat16, slowly
-        self.config = config
+
+class Network:
+    """Weights, and the programs that they define. The stages' arrays have a leading batch axis B, 1 for one face.
+
+    A face that is looked at is asked again: for its own gaze, other gazes, other views. So photos, video and the app
+    use the three stages and keep what the earlier ones made. Crops that are wanted once, many at a time, go through
+    `redirect_images`.
+    """
+
+    def __init__(self, params: Mapping[str, Any], config: ModelConfig, dtype: str | None = None):
+        """`params`: float32 arrays of the host. `dtype`: of the computation; None: the configuration's, float32 on
+        processors, which emulate bfloat16 slowly."""
+        if dtype is None and jax.default_backend() == "cpu":
+            dtype = "float32"
+        self.config = dataclasses.replace(config, dtype=dtype or config.dtype)
         self.size = config.image_size
-        self._params = jax.device_put(params)
-        self._encode = jax.jit(self._encode_face)
-        self._redirect = jax.jit(self._redirect_face)
-        self._render = jax.jit(self._render_view)
+        self.programs = {
+            "encode": jax.jit(self._encode_face),
+            "redirect": jax.jit(self._redirect_face),
+            "render": jax.jit(self._render_view),
+            FUSED: jax.jit(self._all_at_once),
+        }
+        self.params = self._place(params)
+        self._warm: set[int] = set()
 
     @classmethod
     def from_weights(cls, params: Mapping[str, Any], header: Mapping[str, Any]) -> "Network":
         """The network that a weights file (weights/io.py) describes. Raises UserError if it is no redirector."""
-        try:
-            config = from_dict(header["config"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"these weights are for another network ({error}); RTGaze weights are needed") from error
-        return cls(params, config)
+        return cls(params, read_config(header))
 
-    def encode(self, image: UInt8[Array, "1 S S 3"]) -> dict[str, Any]:
-        """Everything that depends on the face alone. `pose` holds rotation [1, 3, 3] (head to source), eyes, gaze."""
-        return self._encode(self._params, image)
+    def encode(self, image: UInt8[Array | np.ndarray, "B S S 3"]) -> dict[str, Any]:
+        """Everything that depends on the face alone. `pose` holds rotation [B, 3, 3] (head to source), eyes, gaze.
+
+        The first call for a batch size compiles all three stages.
+        """
+        if len(image) not in self._warm:
+            self.warm_up(batch=len(image))
+        return self._call("encode", image)
 
     def redirect(
-        self, features: dict[str, Any], gaze: Float[Array, "1 2"], eye_points: Float[Array, "1 2 2"]
+        self,
+        features: dict[str, Any],
+        gaze: Float[Array | np.ndarray, "B 2"],
+        eye_points: Float[Array | np.ndarray, "B 2 2"],
     ) -> dict[str, Array]:
         """The scene with a new gaze (radians, source frame). `eye_points`: eyeballs in the crop, normalised."""
-        return self._redirect(self._params, features, gaze, eye_points)
+        return self._call("redirect", features, gaze, eye_points)
 
     def render(
-        self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array, "1 25"]
+        self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array | np.ndarray, "B 25"]
     ) -> dict[str, Array]:
-        """Image u8[1, S, S, 3] and depth f32[1, S, S] (ray length) at a camera of the source frame."""
-        return self._render(self._params, features["pose"], scene, camera)
+        """Image u8[B, S, S, 3] and depth f32[B, S, S] (ray length) at a camera of the source frame."""
+        return self._call("render", features["pose"], scene, camera)
+
+    def redirect_images(
+        self,
+        images: UInt8[Array | np.ndarray, "N S S 3"],
+        gaze: Float[Array | np.ndarray, "N 2"],
+        eye_points: Float[Array | np.ndarray, "N 2 2"],
+    ) -> dict[str, Array]:
+        """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3] and depth f32[N, S, S], on the device.
+
+        One program for all of it, compiled for the sizes in BUCKETS only: in between, the last crop is repeated. Gaze
+        and eye points as in `redirect`. Raises ValueError for no images or more than the largest bucket.
+        """
+        count = len(images)
+        if not 1 <= count <= BUCKETS[-1]:
+            raise ValueError(f"redirect_images takes 1 to {BUCKETS[-1]} images, not {count}")
+        size = min(bucket for bucket in BUCKETS if bucket >= count)
+        out = self._call(FUSED, *(_padded(x, size) for x in (images, gaze, eye_points)))
+        return out if count == size else {name: value[:count] for name, value in out.items()}
+
+    def warm_up(self, *names: str, batch: int = 1) -> dict[str, float]:
+        """Compiles programs (default: the stages) for a batch size ahead of time, in parallel; later calls compile
+        nothing. Returns each one's seconds; those of programs that were compiled before are about 0."""
+        lowered = self.lower(*names, batch=batch)
+
+        def seconds(program: jax.stages.Lowered) -> float:
+            began = time.perf_counter()
+            program.compile()  # jit finds the result in its own cache
+            return time.perf_counter() - began
+
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            taken = dict(zip(lowered, pool.map(seconds, lowered.values()), strict=True))
+        if set(STAGES) <= set(lowered):
+            self._warm.add(batch)
+        return taken
+
+    def lower(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Lowered]:
+        """The programs (default: the stages) for a batch size, not yet compiled."""
+        return {name: traced.lower() for name, traced in self.trace(*names, batch=batch).items()}
+
+    def trace(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Traced]:
+        """The programs (default: the stages) for a batch size as JAX sees them, not yet lowered."""
+        shapes = self.argument_shapes(batch)
+        return {name: self.programs[name].trace(self.params[name], *shapes[name]) for name in names or STAGES}
+
+    def argument_shapes(self, batch: int = 1) -> dict[str, tuple[Any, ...]]:
+        """What each program takes besides its parameters, for a batch size."""
+        image = jax.ShapeDtypeStruct((batch, self.size, self.size, 3), jnp.uint8)
+        gaze, eye_points, camera = (
+            jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
+        )
+        features = self.programs["encode"].trace(self.params["encode"], image).out_info
+        redirect = (features, gaze, eye_points)
+        scene = self.programs["redirect"].trace(self.params["redirect"], *redirect).out_info
+        return {
+            "encode": (image,),
+            "redirect": redirect,
+            "render": (features["pose"], scene, camera),
+            FUSED: (image, gaze, eye_points),
+        }
+
+    def _call(self, name: str, *args: Any) -> dict[str, Any]:
+        return self.programs[name](self.params[name], *args)
+
+    def _place(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Each program's parameters on the device, cast where that is all the program would do with them."""
+        if self.config.dtype == "float32":  # nothing to cast
+            return dict.fromkeys(self.programs, jax.device_put(params))
+        self.params = dict.fromkeys(self.programs, params)  # as they are, for the tracing
+        shapes = self.argument_shapes()
+        reads = {name: parameter_reads(self.programs[name], params, *shapes[name]) for name in STAGES}
+        reads[FUSED] = merge_reads(list(reads.values()))
+        placed = jax.device_put(cast(params, reads[FUSED]))
+        return {name: prune(placed, reads[name]) for name in self.programs}
 
     def _apply(self, params: Any, *args: Any, method: str) -> Any:
         return RTGaze(self.config).apply({"params": params}, *args, method=method)
 
-    def _to_world(self, pose: dict[str, Array]) -> Float[Array, "1 4 4"]:
+    def _to_world(self, pose: dict[str, Array]) -> Float[Array, "B 4 4"]:
         """The rigid map from the source frame to the weights' world frame."""
         if self.config.frame == "source":
-            return jnp.eye(4)[None]
+            return jnp.broadcast_to(jnp.eye(4), (pose["rotation"].shape[0], 4, 4))
         return invert_rigid(head_to_source(pose))
 
-    def _encode_face(self, params: Any, image: UInt8[Array, "1 S S 3"]) -> dict[str, Any]:
+    def _encode_face(self, params: Any, image: UInt8[Array, "B S S 3"]) -> dict[str, Any]:
         return self._apply(params, image.astype(jnp.float32) / 127.5 - 1, method="encode")
 
     def _redirect_face(self, params: Any, features: dict[str, Any], gaze: Array, eye_points: Array) -> dict[str, Array]:
@@ -109,6 +219,17 @@ class Network:
         out = self._apply(params, scene, transform_camera(self._to_world(pose), camera), method="render")
         image = jnp.clip(jnp.round((out["image"] + 1) * 127.5), 0, 255).astype(jnp.uint8)
         return {"image": image, "depth": out["depth"].astype(jnp.float32)}
+
+    def _all_at_once(self, params: Any, image: Array, gaze: Array, eye_points: Array) -> dict[str, Array]:
+        features = self._encode_face(params, image)
+        scene = self._redirect_face(params, features, gaze, eye_points)
+        camera = jnp.broadcast_to(frontal_camera(), (image.shape[0], 25))
+        return self._render_view(params, features["pose"], scene, camera)
+
+
+def _padded(rows: Any, size: int) -> Any:
+    """The rows and so many copies of the last one that there are `size`."""
+    return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), 0)])
 
 
 def head_to_camera_gaze(gaze: Float[Array, "1 2"], pose: dict[str, Array]) -> Float[Array, "1 2"]:
