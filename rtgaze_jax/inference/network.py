@@ -29,6 +29,7 @@ from rtgaze_jax.geometry.camera import (
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
 from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune
 from rtgaze_jax.models.config import ModelConfig, from_dict
+from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import frontal_points
 from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
 
@@ -116,7 +117,8 @@ class Network:
     def render(
         self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array | np.ndarray, "B 25"]
     ) -> dict[str, Array]:
-        """Image u8[B, S, S, 3] and depth f32[B, S, S] (ray length) at a camera of the source frame."""
+        """Image u8[B, S, S, 3], depth (ray length) and opacity of the head f32[B, S, S] at a camera of the source
+        frame."""
         return self._call("render", features["pose"], scene, camera)
 
     def redirect_images(
@@ -125,7 +127,7 @@ class Network:
         gaze: Float[Array | np.ndarray, "N 2"],
         eye_points: Float[Array | np.ndarray, "N 2 2"],
     ) -> dict[str, Array]:
-        """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3] and depth f32[N, S, S], on the device.
+        """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3], depth and opacity f32[N, S, S].
 
         One program for all of it, compiled for the sizes in BUCKETS only: in between, the last crop is repeated. Gaze
         and eye points as in `redirect`. Raises ValueError for no images or more than the largest bucket.
@@ -218,7 +220,8 @@ class Network:
     ) -> dict[str, Array]:
         out = self._apply(params, scene, transform_camera(self._to_world(pose), camera), method="render")
         image = jnp.clip(jnp.round((out["image"] + 1) * 127.5), 0, 255).astype(jnp.uint8)
-        return {"image": image, "depth": out["depth"].astype(jnp.float32)}
+        opacity = jnp.clip(grow(out["opacity"][..., None], self.size // out["opacity"].shape[1])[..., 0], 0, 1)
+        return {"image": image, "depth": out["depth"].astype(jnp.float32), "opacity": opacity.astype(jnp.float32)}
 
     def _all_at_once(self, params: Any, image: Array, gaze: Array, eye_points: Array) -> dict[str, Array]:
         features = self._encode_face(params, image)

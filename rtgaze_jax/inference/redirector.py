@@ -35,6 +35,7 @@ MAX_VIEW = 60.0
 """View angles beyond this (degrees, either sign) are refused."""
 _TRAINED = (25.0, 35.0)  # degrees of pitch and yaw, for weights whose header does not say
 _EASE = 5.0  # degrees by which a gaze may at most exceed the trained range
+BACKGROUND = 128.0  # grey behind a head seen from a new viewpoint
 FADE = 0.2  # below this strength the patch fades out as well, so that no strength makes a visible jump from the photo
 
 
@@ -64,14 +65,22 @@ def ease(angle: float, trained: float) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """A rendered face. image: u8[S, S, 3]. depth: f32[S, S], ray length in world units (370 mm), 0 where nothing is.
+    """A rendered face. image: u8[S, S, 3]. opacity: f32[S, S], the share of each pixel that the head covers; elsewhere
+    the image means nothing. depth: f32[S, S], ray length in world units (370 mm), 0 where the head is not.
     gaze: (pitch, yaw) in degrees in the crop's camera frame. camera: 25 numbers (geometry/camera.py), source
     frame."""
 
     image: UInt8[np.ndarray, "S S 3"]
     depth: Float[np.ndarray, "S S"]
+    opacity: Float[np.ndarray, "S S"]
     gaze: tuple[float, float]
     camera: Float[np.ndarray, "25"]
+
+    def over(self, background: float = BACKGROUND) -> "View":
+        """This view with the head cut out and laid over a grey (0 to 255)."""
+        cover = self.opacity[..., None]
+        mixed = cover * self.image + (1 - cover) * background
+        return dataclasses.replace(self, image=np.round(mixed).astype(np.uint8))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +150,9 @@ class EncodedFace:
     def _view(self, gaze: tuple[float, float], camera: jnp.ndarray) -> View:
         scene = self._network.redirect(self._features, jnp.radians(jnp.array([gaze], jnp.float32)), self._points)
         out = self._network.render(self._features, scene, camera[None])
-        return View(np.asarray(out["image"][0]), np.asarray(out["depth"][0]), gaze, np.asarray(camera))
+        image, depth, opacity = (np.asarray(out[name][0]) for name in ("image", "depth", "opacity"))
+        depth = np.where(opacity < 0.5, 0, depth).astype(np.float32)
+        return View(image, depth, opacity, gaze, np.asarray(camera))
 
     def redirect(
         self, pitch: float = 0.0, yaw: float = 0.0, frame: str = "camera", strength: float = 1.0
@@ -174,14 +185,14 @@ class EncodedFace:
     def render(
         self, pitch: float = 0.0, yaw: float = 0.0, view: tuple[float, float] = (0.0, 0.0), frame: str = "camera"
     ) -> View:
-        """The face alone from a new viewpoint.
+        """The head alone, over grey, from a new viewpoint.
 
         view: (pitch, yaw) of the viewpoint in degrees seen from the face, (0, 0) the photo's own, +pitch above, +yaw
         to the left of the image. pitch, yaw, frame: the gaze, as in `redirect`, so relative to the PHOTO's camera,
         not to the new viewpoint.
         """
         up, left = check_angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
-        return self._view(self._target(pitch, yaw, frame), orbit_camera(left, up))
+        return self._view(self._target(pitch, yaw, frame), orbit_camera(left, up)).over()
 
 
 class Redirector:

@@ -32,6 +32,7 @@ class KnownNetwork:
         c, s = np.cos(np.radians(head_yaw)), np.sin(np.radians(head_yaw))
         self.rotation = jnp.array([[[c, 0, -s], [0, 1, 0], [s, 0, c]]], jnp.float32)
         self.gazes, self.cameras, self.points = [], [], []
+        self.opacity = jnp.ones((1, 128, 128))
 
     def encode(self, image):
         assert image.shape == (1, 128, 128, 3)
@@ -46,7 +47,7 @@ class KnownNetwork:
 
     def render(self, features, scene, camera):
         self.cameras.append(np.asarray(camera))
-        return {"image": scene["image"], "depth": jnp.ones((1, 128, 128))}
+        return {"image": scene["image"], "depth": jnp.ones((1, 128, 128)), "opacity": self.opacity}
 
 
 @pytest.fixture
@@ -146,6 +147,17 @@ def test_head_frame_adds_the_heads_turn(head_yaw):
     np.testing.assert_allclose(face.redirect(0, 5, frame="camera").gaze, (0, 5), atol=1e-3)
 
 
+def test_a_new_view_shows_the_head_alone(face, network):
+    network.opacity = jnp.ones((1, 128, 128)).at[:, :64].set(0.0).at[:, 64:66].set(0.75)
+    view, own = face.render(3, 4, view=(10, -20)), face.redirect(3, 4)
+    assert (view.image[:64] == 128).all()
+    np.testing.assert_array_equal(view.image[66:], own.face[66:])  # this network shows the same from everywhere
+    between = 0.75 * own.face[64:66] + 0.25 * 128
+    np.testing.assert_allclose(view.image[64:66], between, atol=0.51)
+    assert (view.depth[:64] == 0).all()
+    assert (view.depth[64:] == 1).all()
+
+
 def test_views_orbit_the_head(face, network):
     view = face.render(3, 4, view=(10, -20))
     assert view.image.shape == (128, 128, 3)
@@ -230,7 +242,7 @@ def test_the_network_is_asked_in_its_own_world_frame(monkeypatch, frame):
     def echo(self, params, *arguments, method):
         if method == "redirect":
             return dict(zip(("prompt", "eyes", "camera"), arguments[1:], strict=True))
-        return {"image": jnp.zeros((1, 64, 64, 3)), "depth": arguments[1]}
+        return {"image": jnp.zeros((1, 64, 64, 3)), "depth": arguments[1], "opacity": jnp.ones((1, 32, 32))}
 
     monkeypatch.setattr(Network, "_apply", echo)
     c, s = np.cos(0.4), np.sin(0.4)

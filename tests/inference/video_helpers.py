@@ -41,7 +41,8 @@ class DiscNetwork:
 
     def render(self, features, scene, camera):
         self.rendered += 1
-        return {"image": scene["image"][None], "depth": np.ones((1, self.size, self.size), np.float32)}
+        flat = np.ones((1, self.size, self.size), np.float32)
+        return {"image": scene["image"][None], "depth": flat, "opacity": flat}
 
 
 def disc_model(gaze=(0.0, 0.0)):
