@@ -173,7 +173,7 @@ class EyeRenderer(nn.Module):
         centres.
 
         Returns patch colours [B, 2, h, w, 3] before (`raw`) and after refinement (`patches`), in [0, 1]; depth (ray
-        length) and opacity [B, 2, h, w]; origins [B, 2, 2]; `nearest`: each ray's depth at the eye's centre.
+        length) and opacity [B, 2, h, w]; origins [B, 2, 2].
         """
         c = self.config
         b, (h, w) = centers.shape[0], c.patch
@@ -214,5 +214,4 @@ class EyeRenderer(nn.Module):
             "depth": depth.reshape(b, 2, h, w),
             "opacity": opacity.reshape(b, 2, h, w),
             "origins": origins,
-            "nearest": nearest.reshape(b, 2, h, w),
         }

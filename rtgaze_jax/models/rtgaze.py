@@ -18,7 +18,7 @@ from rtgaze_jax.geometry.camera import (
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.crops import eye_crops
 from rtgaze_jax.models.encoder import HighEncoder, LowEncoder, TriplaneDecoder
-from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, feather, paste_patches, take_patches
+from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, feather, paste_patches
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import PoseHead
 from rtgaze_jax.models.prompt import PromptInjection
@@ -135,10 +135,10 @@ class RTGaze(nn.Module):
                 scene["source_camera"],
                 keys[1],
             )
-            seen = take_patches(out["depth"], eyes["origins"], c.eyes.patch)
-            weights = feather(c.eyes.patch) * visible(seen, eyes["nearest"], c.eyes.near)[..., None]
-            image = paste_patches(image, eyes["patches"], weights, eyes["origins"])
-            out["eyes"] = eyes | {"weights": weights}
+            patches = eyes["patches"]
+            weights = jnp.broadcast_to(feather(c.eyes.patch), (*patches.shape[:-1], 1))
+            image = paste_patches(image, patches, weights, eyes["origins"])
+            out["eyes"] = eyes
         out["image"] = image * 2 - 1
         return out
 
@@ -168,9 +168,3 @@ def head_to_source(pose: dict[str, Array]) -> Float[Array, "B 4 4"]:
 def true_head_to_source(source_camera: Float[Array, "B 25"]) -> Float[Array, "B 4 4"]:
     """The map that head_to_source should predict, from the source camera in the head frame."""
     return frontalizing_transform(source_camera)
-
-
-def visible(depth: Float[Array, "B 2 h w"], nearest: Float[Array, "B 2 h w"], near: float) -> Float[Array, "B 2 h w"]:
-    """1 where the global surface lies in the eye rays' range or behind it, falling to 0 where something (the nose)
-    stands before it."""
-    return nn.sigmoid((depth - (nearest + near)) / 0.008)
