@@ -45,9 +45,8 @@ def field(
     *,
     density_shift: float = 0.0,
     dtype: Any = jnp.float32,
-    colours: bool = True,
     implementation: Implementation = DEFAULT,
-) -> tuple[Float[Array, "B N"], Float[Array, "B N F"] | None]:
+) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
     """Raw densities and colours at 3D points: `decode` of `sample_planes`, differentiable in planes, points and params.
 
     Args:
@@ -56,17 +55,34 @@ def field(
         density_shift: added to the raw densities.
         dtype: in which the decoder computes, float32 or bfloat16 (the kernel: matrix products only; sums, biases and
             activations are float32).
-        colours: False for a pass that only looks for the surface: their place is None.
         implementation: "xla"; "pallas", the kernel, interpreted (slowly, for tests) where there is no NVIDIA GPU; or
             "auto", the kernel where `supported`.
     """
-    hidden, outputs = params["out"]["kernel"].shape
-    if implementation == "xla" or (implementation == "auto" and not supported(planes.shape[-1], hidden, outputs - 1)):
-        density, colour = decode(sample_planes(planes, points, box, axes), params, dtype)
-        return density + density_shift, colour if colours else None
-    coordinates = points.astype(jnp.float32) * (2 / box)
-    density, colour = fused(planes, coordinates, params, make_plan(axes, outputs - 1 if colours else 0, dtype))
-    return density + density_shift, colour
+    if choose(implementation, planes, params) == "xla":
+        densities, colours = decode(sample_planes(planes, points, box, axes), params, dtype)
+    else:
+        plan = make_plan(axes, params["out"]["kernel"].shape[1] - 1, dtype)
+        densities, colours = fused(planes, points.astype(jnp.float32) * (2 / box), params, plan)
+    return densities + density_shift, colours
+
+
+def density(
+    planes: Float[Array, "B P H W C"],
+    points: Float[Array, "B N 3"],
+    box: Scalar,
+    axes: Axes,
+    params: Params,
+    *,
+    density_shift: float = 0.0,
+    dtype: Any = jnp.float32,
+    implementation: Implementation = DEFAULT,
+) -> Float[Array, "B N"]:
+    """The densities of `field` alone, for a pass that only looks for the surface. Same arguments."""
+    if choose(implementation, planes, params) == "xla":  # where the compiler drops the colours
+        densities, _ = decode(sample_planes(planes, points, box, axes), params, dtype)
+    else:
+        densities, _ = fused(planes, points.astype(jnp.float32) * (2 / box), params, make_plan(axes, 0, dtype))
+    return densities + density_shift
 
 
 def decode(
@@ -79,6 +95,14 @@ def decode(
 
     out = dense(jax.nn.softplus(dense(features.astype(dtype), params["Dense_0"])), params["out"]).astype(jnp.float32)
     return out[..., 0], jax.nn.sigmoid(out[..., 1:]) * 1.002 - 0.001
+
+
+def choose(implementation: Implementation, planes: Float[Array, "B P H W C"], params: Params) -> Implementation:
+    """ "xla" or "pallas": what `implementation` comes to for these sizes on this machine."""
+    if implementation != "auto":
+        return implementation
+    hidden, outputs = params["out"]["kernel"].shape
+    return "pallas" if supported(planes.shape[-1], hidden, outputs - 1) else "xla"
 
 
 def supported(channels: int, hidden: int, colours: int) -> bool:
@@ -109,8 +133,8 @@ def make_plan(
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def fused(
     planes: Float[Array, "B P H W C"], coordinates: Float[Array, "B N 3"], params: Params, plan: "Plan"
-) -> tuple[Float[Array, "B N"], Float[Array, "B N F"] | None]:
-    """The kernel: densities (not shifted) and colours at `coordinates`, -1 to 1 in the box."""
+) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
+    """The kernel: densities (not shifted) and plan.colours colours at `coordinates`, -1 to 1 in the box."""
     from rtgaze_jax.rendering import triton_field
 
     return triton_field.forward(planes, coordinates, pack(params), plan)
@@ -127,7 +151,7 @@ def _fused_backward(plan, residuals, gradients):
     planes, coordinates, params = residuals
     weights, unpack = jax.vjp(pack, params)
     of_density, of_colours = gradients
-    if of_colours is None:
+    if not plan.colours:
         colours = params["out"]["kernel"].shape[1] - 1
         of_colours = jnp.zeros((*of_density.shape, colours), of_density.dtype)
         plan = plan._replace(colours=colours)

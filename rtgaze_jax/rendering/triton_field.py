@@ -69,10 +69,10 @@ def padded(side: int) -> int:
 
 def forward(
     planes: Float[Array, "B P H W C"], coordinates: Float[Array, "B N 3"], weights: Weights, plan: Plan
-) -> tuple[Float[Array, "B N"], Float[Array, "B N F"] | None]:
-    """Densities and colours (None if plan.colours is 0) at `coordinates`, -1 to 1 in the box."""
+) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
+    """Densities and plan.colours colours at `coordinates`, -1 to 1 in the box."""
     results = _per_example(partial(_forward, plan), (planes, coordinates), _rounded(weights, plan.dtype))
-    return results[0], results[1] if plan.colours else None
+    return results[0], results[1] if plan.colours else jnp.zeros((*results[0].shape, 0))
 
 
 def backward(
@@ -147,7 +147,8 @@ def _per_example(function, batched, shared):
     def partition(mesh, arguments, results):
         spec = arguments[0].sharding.spec
         split, whole = NamedSharding(mesh, PartitionSpec(*spec[:1])), NamedSharding(mesh, PartitionSpec())
-        return mesh, function, [split for _ in results], (*(split for _ in batched), *(whole for _ in shared))
+        inputs = (*(split for _ in batched), *(whole for _ in shared))
+        return mesh, function, jax.tree.map(lambda _: split, results), inputs
 
     names = (f"x{i}" for i in itertools.count())
     results = jax.eval_shape(function, *batched, *shared)
@@ -185,8 +186,8 @@ def _forward_kernel(coordinates, table, *refs, plan, shape):
 
 def _backward_kernel(coordinates, table, density_gradient, colour_gradient, *refs, plan, shape):
     count = len(Weights._fields)
-    weights, (features_gradient, *refs) = Weights(*refs[:count]), refs[count + plan.atomic :]
-    results, table_gradients = Weights(*refs[:count]), refs[count:]
+    weights, (features_gradient, *outputs) = Weights(*refs[:count]), refs[count + plan.atomic :]
+    results, table_gradients = Weights(*outputs[:count]), outputs[count:]
     hidden, colour = weights.hidden[...], weights.colour[...]
     density_weights = weights.density[...]
     wanted, channel = jnp.arange(colour.shape[1]), jnp.arange(hidden.shape[0])
