@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import Scalar
+from rtgaze_jax.rendering.pointwise import in_pieces, softplus
 from rtgaze_jax.rendering.triplane import Axes, sample_planes
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ DEFAULT: Implementation = "xla"
 """What fields use unless told. "xla": the kernel has not been timed against it yet (experiments/benchmark_kernels.py
 does)."""
 
-FORWARD, BACKWARD = (64, 4, 1), (64, 4, 16)
+FORWARD, BACKWARD = (64, 4, 1), (32, 4, 16)
 """triton_field.Launch of the two kernels: points per block, warps per program, blocks per program. Not tuned yet."""
 ATOMIC = False
 """triton_field.Plan.atomic. Not measured yet. Pallas has no relaxed atomic operations, only such that wait for all
@@ -59,7 +60,11 @@ def field(
             "auto", the kernel where `supported`.
     """
     if choose(implementation, planes, params) == "xla":
-        densities, colours = decode(sample_planes(planes, points, box, axes), params, dtype)
+
+        def evaluate(shared, points):
+            return decode(sample_planes(shared[0], points, box, axes), shared[1], dtype)
+
+        densities, colours = in_pieces(evaluate, (planes, params), points)
     else:
         plan = make_plan(axes, params["out"]["kernel"].shape[1] - 1, dtype)
         densities, colours = fused(planes, points.astype(jnp.float32) * (2 / box), params, plan)
@@ -78,8 +83,12 @@ def density(
     implementation: Implementation = DEFAULT,
 ) -> Float[Array, "B N"]:
     """The densities of `field` alone, for a pass that only looks for the surface. Same arguments."""
-    if choose(implementation, planes, params) == "xla":  # where the compiler drops the colours
-        densities, _ = decode(sample_planes(planes, points, box, axes), params, dtype)
+    if choose(implementation, planes, params) == "xla":
+
+        def evaluate(shared, points):  # the compiler drops the colours
+            return decode(sample_planes(shared[0], points, box, axes), shared[1], dtype)[0]
+
+        densities = in_pieces(evaluate, (planes, params), points)
     else:
         densities, _ = fused(planes, points.astype(jnp.float32) * (2 / box), params, make_plan(axes, 0, dtype))
     return densities + density_shift
@@ -93,7 +102,7 @@ def decode(
     def dense(x, layer):
         return x @ layer["kernel"].astype(dtype) + layer["bias"].astype(dtype)
 
-    out = dense(jax.nn.softplus(dense(features.astype(dtype), params["Dense_0"])), params["out"]).astype(jnp.float32)
+    out = dense(softplus(dense(features.astype(dtype), params["Dense_0"])), params["out"]).astype(jnp.float32)
     return out[..., 0], jax.nn.sigmoid(out[..., 1:]) * 1.002 - 0.001
 
 

@@ -81,7 +81,7 @@ def importance_depths(
     # The inverse of the distribution as a sum over intervals, each passed as far as the quantile reaches into it:
     # no search, no gather, one fused reduction.
     passed = jnp.clip((quantiles[..., None] - below[..., None, :]) / mass[..., None, :], 0, 1)
-    return depths[..., :1] + jnp.sum(passed * jnp.diff(depths, axis=-1)[..., None, :], axis=-1)
+    return depths[..., :1] + _weighted_sum(jnp.diff(depths, axis=-1), jnp.moveaxis(passed, -1, -2))
 
 
 def eg3d_importance_depths(
@@ -121,7 +121,7 @@ def march(
         density_scale: above 1 lets thin shells become opaque, as small boxes need.
     """
     weights, shares = absorb(densities, depths, density_scale)
-    return _composite(jnp.sum(shares[..., None] * features, axis=-2), weights, depths)
+    return _composite(_weighted_sum(shares, features), weights, depths)
 
 
 def absorb(
@@ -138,6 +138,12 @@ def absorb(
     weights = -jnp.expm1(-absorbed) * jnp.exp(-before)
     none = jnp.zeros_like(weights[..., :1])
     return weights, (jnp.concatenate([weights, none], axis=-1) + jnp.concatenate([none, weights], axis=-1)) / 2
+
+
+def _weighted_sum(shares, features):
+    # As a product of matrices, a hundred times faster on CPUs than as a sum of products, whose terms XLA writes to
+    # memory there; on GPUs both compile to one fused loop, but only with this precision.
+    return jnp.einsum("...s,...sc->...c", shares, features, precision="highest")
 
 
 def _composite(features, weights, depths):
@@ -190,9 +196,9 @@ def two_pass(
     weights, shares = absorb(jnp.take_along_axis(densities, order, axis=-1), depths, density_scale)
     # The shares go back to the samples, not the features to the order of depths: they are one number each.
     shares = jnp.take_along_axis(shares, jnp.argsort(order, axis=-1), axis=-1)
-    parts = jnp.split(shares, [coarse_depths.shape[-1]], axis=-1)
-    pairs = zip(parts, (features, fine_features), strict=True)
-    return _composite(sum(jnp.sum(share[..., None] * f, axis=-2) for share, f in pairs), weights, depths)
+    coarse_shares, fine_shares = jnp.split(shares, [coarse_depths.shape[-1]], axis=-1)
+    seen = _weighted_sum(coarse_shares, features) + _weighted_sum(fine_shares, fine_features)
+    return _composite(seen, weights, depths)
 
 
 def render_rays(
