@@ -39,14 +39,17 @@ def in_pieces(function: Callable[[Any, Float[Array, "B n D"]], Any], shared: Any
     """
     batch, count, _ = points.shape
     pieces = math.gcd(count, _PIECES)
-    if count < _MANY or pieces == 1 or jax.default_backend() != "cpu":
+    if count < _MANY or pieces == 1:
         return function(shared, points)
 
-    @jax.custom_vjp
-    def evaluate(shared, points):
+    def one_by_one(shared, points):
         split = jnp.moveaxis(points.reshape(batch, pieces, count // pieces, -1), 1, 0)
         results = jax.lax.map(partial(function, shared), split)
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, count, *x.shape[3:]), results)
+
+    @jax.custom_vjp
+    def evaluate(shared, points):
+        return jax.lax.platform_dependent(shared, points, cpu=one_by_one, default=function)
 
     evaluate.defvjp(partial(jax.vjp, function), lambda pull, gradients: pull(gradients))
     return evaluate(shared, points)
