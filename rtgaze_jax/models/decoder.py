@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.models.layers import LECUN, dense
+from rtgaze_jax.rendering.pointwise import softplus
 
 
 class FieldDecoder(nn.Module):
@@ -21,6 +22,6 @@ class FieldDecoder(nn.Module):
     def __call__(self, x: Float[Array, "B N C"]) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
         x = x.astype(self.dtype)
         for _ in range(self.layers):
-            x = nn.softplus(dense(self.hidden, dtype=self.dtype, init=LECUN)(x))
+            x = softplus(dense(self.hidden, dtype=self.dtype, init=LECUN)(x))
         x = dense(1 + self.features, dtype=self.dtype, init=LECUN, name="out")(x).astype(jnp.float32)
         return x[..., 0] + self.density_shift, nn.sigmoid(x[..., 1:]) * 1.002 - 0.001

@@ -1,6 +1,8 @@
 """Triplane -> image at a camera: EG3D's two-pass volume rendering and super-resolution. Shared by the student and the
 teacher."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,8 +13,9 @@ from rtgaze_jax.models.crops import source_colours
 from rtgaze_jax.models.decoder import FieldDecoder
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.superres import SuperResolution
+from rtgaze_jax.rendering import kernels
 from rtgaze_jax.rendering.rays import camera_rays
-from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES, sample_planes
+from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES
 from rtgaze_jax.rendering.volume import render_rays
 
 
@@ -21,6 +24,7 @@ class TriplaneRenderer(nn.Module):
 
     config: RenderConfig
     dtype: jnp.dtype = jnp.float32
+    implementation: kernels.Implementation = kernels.DEFAULT  # of the field; no part of what the weights mean
 
     @nn.compact
     def __call__(
@@ -37,10 +41,21 @@ class TriplaneRenderer(nn.Module):
         """
         c = self.config
         axes = TRUE_AXES if c.axes == "true" else EG3D_AXES
-        decode = FieldDecoder(c.hidden, c.features, density_shift=c.density_shift, dtype=self.dtype, name="field")
+        decoder = FieldDecoder(c.hidden, c.features, dtype=self.dtype, name="field")
+        if self.is_initializing():
+            decoder(jnp.zeros((1, 1, c.plane_channels)))  # for its parameters; the field is a function of them
+        options: dict[str, Any] = {
+            "density_shift": c.density_shift,
+            "dtype": self.dtype,
+            "implementation": self.implementation,
+        }
+        params = decoder.variables["params"]
 
         def field(points: Float[Array, "B N 3"]) -> tuple[Array, Array]:
-            return decode(sample_planes(planes, points, c.box, axes))
+            return kernels.field(planes, points, c.box, axes, params, **options)
+
+        def density(points: Float[Array, "B N 3"]) -> Array:
+            return kernels.density(planes, points, c.box, axes, params, **options)
 
         b, r = planes.shape[0], c.resolution
         start, direction = camera_rays(camera, r)
@@ -57,6 +72,7 @@ class TriplaneRenderer(nn.Module):
             key,
             merge=c.merge,
             density_scale=c.density_scale,
+            density=density,
         )
         colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
         raw = colour[..., :3]

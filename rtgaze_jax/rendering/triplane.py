@@ -42,7 +42,7 @@ def sample_planes(
 def _lookup(planes, coordinates, axes):
     height, width = planes.shape[2:4]
     total = 0.0
-    for index, weight in _corners(coordinates, axes, height, width):
+    for index, weight in corners(_xyz(coordinates), axes, height, width):
         total = total + weight[..., None] * _take_rows(_rows(planes), index)
     return total
 
@@ -58,38 +58,45 @@ def _lookup_backward(axes, residuals, gradient):
     table = _rows(planes)
     table_gradient = jnp.zeros(table.shape, jnp.float32)
     weight_gradients = []
-    for index, weight in _corners(coordinates, axes, height, width):
+    for index, weight in corners(_xyz(coordinates), axes, height, width):
         table_gradient = _add_rows(table_gradient, index, weight[..., None] * gradient)
         weight_gradients.append(jnp.sum(gradient * _take_rows(table, index), axis=-1))
-    _, pull = jax.vjp(lambda c: [weight for _, weight in _corners(c, axes, height, width)], coordinates)
+    _, pull = jax.vjp(lambda c: [weight for _, weight in corners(_xyz(c), axes, height, width)], coordinates)
     return table_gradient.reshape(planes.shape).astype(planes.dtype), *pull(weight_gradients)
 
 
 _lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
-def _corners(
-    coordinates: Float[Array, "batch points 3"], axes: Axes, height: int, width: int
-) -> Iterator[tuple[Int[Array, "batch points"], Float[Array, "batch points"]]]:
+def corners(
+    xyz: tuple[Float[Array, "*points"], Float[Array, "*points"], Float[Array, "*points"]],
+    axes: Axes,
+    height: int,
+    width: int,
+) -> Iterator[tuple[Int[Array, "*points"], Float[Array, "*points"]]]:
     """For every plane and each of the four pixels around a point: its row in the table of all pixels, and its weight.
 
-    Weights include the mean over the planes and are zero for pixels outside.
+    Weights include the mean over the planes and are zero for pixels outside. `xyz`: coordinates, -1 to 1 in the box.
     """
     for plane, (column_axis, row_axis) in enumerate(axes):
         # Clipping far points keeps the cast to integers defined; two pixels outside all weights are zero anyway.
-        column = jnp.clip(_pixel(coordinates, column_axis, width), -2, width + 1)
-        row = jnp.clip(_pixel(coordinates, row_axis, height), -2, height + 1)
+        column = jnp.clip(_pixel(xyz, column_axis, width), -2, width + 1)
+        row = jnp.clip(_pixel(xyz, row_axis, height), -2, height + 1)
         left, top = jnp.floor(column), jnp.floor(row)
         for x, x_weight in ((left, left + 1 - column), (left + 1, column - left)):
             for y, y_weight in ((top, top + 1 - row), (top + 1, row - top)):
                 inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
                 index = (plane * height + y.astype(jnp.int32)) * width + x.astype(jnp.int32)
-                yield jnp.where(inside, index, 0), jnp.where(inside, x_weight * y_weight / len(axes), 0.0)
+                yield jnp.where(inside, index, 0), jnp.where(inside, x_weight * y_weight * (1 / len(axes)), 0.0)
 
 
-def _pixel(coordinates, axis, size):
-    value = coordinates[..., "xyz".index(axis[-1])]
-    return ((1 - value if axis[0] == "-" else 1 + value) * size - 1) / 2
+def _pixel(xyz, axis, size):
+    value = xyz["xyz".index(axis[-1])]
+    return ((1 - value if axis[0] == "-" else 1 + value) * size - 1) * 0.5
+
+
+def _xyz(coordinates):
+    return coordinates[..., 0], coordinates[..., 1], coordinates[..., 2]
 
 
 def _rows(planes):
