@@ -93,6 +93,7 @@ class ModelConfig:
     dtype: str = "bfloat16"
     encoder: EncoderConfig = EncoderConfig()
     pose_width: int = 12  # of the pose head; its other widths are multiples
+    pose_view: int = 128  # side of the shrunk image it looks at
     prompt: PromptConfig = PromptConfig()
     render: RenderConfig = RenderConfig()
     eyes: EyeConfig = EyeConfig()
@@ -187,6 +188,7 @@ PRESETS: dict[str, ModelConfig] = {
         dtype="float32",
         encoder=_TINY_ENCODER,
         pose_width=4,
+        pose_view=64,
         prompt=PromptConfig(tokens=4, dim=16, heads=2),
         render=RenderConfig(
             plane_channels=8,

@@ -9,7 +9,6 @@ from rtgaze_jax.geometry.camera import FOCAL, RADIUS, frontal_camera
 from rtgaze_jax.models.crops import eye_crops
 from rtgaze_jax.models.layers import LECUN, ResidualBlock, conv, dense, shrink, with_coordinates
 
-_VIEW = 128  # side of the shrunk image from which camera and eyes are read
 _EYE_CROP = 64  # side of the crops from which the gaze is read
 _SQUEEZED = 24  # channels of a map that is read as a whole
 _EYE_SPAN = 0.2  # world units they cover: an eye and its lids, with room for a misplaced centre
@@ -65,13 +64,14 @@ class PoseHead(nn.Module):
     """
 
     width: int = 16
+    view: int = 128  # side of the shrunk image from which camera and eyes are read
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> dict[str, Array]:
         """`image` in [-1, 1]."""
         (b, size), w = image.shape[:2], self.width
-        maps, whole = Trunk((w, 2 * w, 4 * w, 8 * w), self.dtype, name="face")(shrink(image, max(1, size // _VIEW)))
+        maps, whole = Trunk((w, 2 * w, 4 * w, 8 * w), self.dtype, name="face")(shrink(image, max(1, size // self.view)))
         heat = conv(2, init=LECUN, dtype=jnp.float32, name="heatmap")(maps[1].astype(jnp.float32))
         coarse = conv(2, init=LECUN, dtype=jnp.float32, name="heatmap_coarse")(maps[3].astype(jnp.float32))
         uv = soft_argmax(heat + jax.image.resize(coarse, heat.shape, "bilinear"))

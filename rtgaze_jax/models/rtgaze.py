@@ -45,7 +45,7 @@ class RTGaze(nn.Module):
         self.prompt = PromptInjection(c.prompt, dtype)
         self.planes = TriplaneDecoder(c.encoder, c.render.plane_channels, dtype)
         self.renderer = TriplaneRenderer(c.render, dtype)
-        self.pose = PoseHead(c.pose_width, dtype)
+        self.pose = PoseHead(c.pose_width, c.pose_view, dtype)
         if c.eyes.enabled:
             self.eye_planes = EyeTriplanes(c.eyes, dtype)
             self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)

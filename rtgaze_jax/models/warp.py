@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -112,10 +113,17 @@ def redirect_eyes(
     source_gaze: Float[Array, "B 2"],
     target_gaze: Float[Array, "B 2"],
 ) -> Float[Array, "B S S 3"]:
-    """Images in [-1, 1] with warped eyes pasted in. Gazes are (pitch, yaw) in the frame of `camera`."""
-    origins = patch_origins(eye_centers, camera, image.shape[1], config.patch)
-    patches = warp_patches(params, config, take_patches(image, origins, config.patch), source_gaze, target_gaze)
-    weights = jnp.broadcast_to(feather(config.patch), (*patches.shape[:-1], 1))
+    """Images in [-1, 1] with warped eyes pasted in. Gazes are (pitch, yaw) in the frame of `camera`.
+
+    Images may have any size: patches cover the same share of them as of the training images.
+    """
+    (b, size), share = image.shape[:2], image.shape[1] / config.image_size
+    patch = round(config.patch[0] * share), round(config.patch[1] * share)
+    origins = patch_origins(eye_centers, camera, size, patch)
+    patches = jax.image.resize(take_patches(image, origins, patch), (b, 2, *config.patch, 3), "linear")
+    patches = warp_patches(params, config, patches, source_gaze, target_gaze)
+    patches = jax.image.resize(patches, (b, 2, *patch, 3), "linear")
+    weights = jnp.broadcast_to(feather(patch), (*patches.shape[:-1], 1))
     return paste_patches(image, patches, weights, origins)
 
 

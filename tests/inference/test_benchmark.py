@@ -258,7 +258,8 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert report["sustained"]["new_gaze"]["fps"] > 0
     assert report["sustained"]["new_view"]["p99_over_p50"] >= 1
     parts = sum(report["roofline"][stage]["flops"] for stage in ("encode", "redirect", "render"))
-    assert report["roofline"]["fused"]["flops"] == pytest.approx(parts, rel=0.01)
+    # nobody asks the fused program for the source's gaze
+    assert 0.7 * parts < report["roofline"]["fused"]["flops"] <= parts
     printed = capsys.readouterr().out
     assert "speed does not depend on their values" in printed
     page = (tmp_path / "a.md").read_text()
