@@ -27,4 +27,4 @@ def test_an_image_of_half_the_size_is_warped_alike():
     assert change.max() > 0.1
     assert (change > 1e-6).mean() < 2.2 * 32 * 48 / 256**2  # nothing but two patches
     miss = np.abs(half - shrink(jnp.asarray(whole), 2))
-    assert miss.mean() < 0.1 * change.mean()
+    assert miss.mean() < 0.25 * change.mean()  # patches begin at whole pixels
