@@ -3,7 +3,7 @@
 Every record gets new gazes, drawn in a stated frame. A picture is kept if a gaze estimator agrees with what was asked
 for. The output has the files, keys and conventions of the ETH-XGaze release, so that its loaders read it:
 
-    OUT/train/subjectXXXX.h5    face_patch (BGR), face_gaze, face_head_pose, face_mat_norm, frame_index, cam_index
+    OUT/train/subjectNNNN.h5    face_patch (BGR), face_gaze, face_head_pose, face_mat_norm, frame_index, cam_index
     OUT/train_test_split.json
 
 face_gaze is (pitch, yaw) in the normalised camera of the picture, as in the release. Besides: source_record (number in

@@ -15,7 +15,6 @@ class FieldDecoder(nn.Module):
     hidden: int = 64
     features: int = 32
     layers: int = 1
-    density_shift: float = 0.0  # added to the raw density
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -24,4 +23,4 @@ class FieldDecoder(nn.Module):
         for _ in range(self.layers):
             x = softplus(dense(self.hidden, dtype=self.dtype, init=LECUN)(x))
         x = dense(1 + self.features, dtype=self.dtype, init=LECUN, name="out")(x).astype(jnp.float32)
-        return x[..., 0] + self.density_shift, nn.sigmoid(x[..., 1:]) * 1.002 - 0.001
+        return x[..., 0], nn.sigmoid(x[..., 1:]) * 1.002 - 0.001

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtgaze_jax.geometry.camera import frontal_camera, project
+from rtgaze_jax.geometry.camera import frontal_camera, orbit_camera, project
 from rtgaze_jax.models import layers, superres
-from rtgaze_jax.models.crops import sample_image
+from rtgaze_jax.models.crops import sample_image, source_colours
 from rtgaze_jax.models.eyes import feather, paste_patches, take_patches
 from rtgaze_jax.models.pose import frontal_points, rotation_from_6d, soft_argmax
+from rtgaze_jax.rendering.rays import camera_rays
 
 
 def test_chunked_attention_equals_whole_attention(monkeypatch):
@@ -65,6 +66,19 @@ def test_up_convolution_is_a_transposed_convolution_then_the_filter():
     padded = np.pad(spread, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = sum(taps[a] * taps[b] * padded[:, a : a + 8, b : b + 10] for a in range(4) for b in range(4))
     np.testing.assert_allclose(module.apply(params, x), expected, atol=1e-4)
+
+
+def test_the_source_sees_its_own_pixels_at_any_depth_and_another_camera_where_the_point_is():
+    image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
+    camera, other = frontal_camera()[None], orbit_camera(20.0, 5.0)[None]
+    start, direction = camera_rays(camera, 16)
+    for depth in (2.2, 2.9):
+        points = (start + direction * depth).reshape(1, -1, 3)
+        np.testing.assert_allclose(source_colours(points, image, camera), image.reshape(1, -1, 3), atol=1e-4)
+    inside = points * 0.2  # near the origin, which both cameras look at
+    seen = sample_image(image, project(inside, other)[0])
+    np.testing.assert_allclose(source_colours(inside, image, other), seen, atol=1e-6)
+    assert float(jnp.abs(jax.grad(lambda p: source_colours(p, image, camera).sum())(points)).max()) == 0
 
 
 def test_patches_come_back_where_they_were_taken():

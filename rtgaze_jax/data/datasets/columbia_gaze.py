@@ -1,6 +1,6 @@
 """The data set `columbia_gaze`: Columbia Gaze (Smith et al., UIST 2013), 56 people, 5 head poses, 21 gazes each.
 
-Forms that are read: the pictures as they come, XXXX/XXXX_2m_{P}P_{V}V_{H}H.jpg, and GazeNeRF's columbia_subjectXXXX.h5.
+Forms that are read: the pictures as they come, NNNN/NNNN_2m_{P}P_{V}V_{H}H.jpg, and GazeNeRF's columbia_subjectNNNN.h5.
 
 All labels are in the file name, degrees: the person looks V up and H to the side of the LENS, so (0V, 0H) is eye
 contact at every head pose P. Here: camera-frame pitch = V, yaw = -H, and the head's pose comes from landmarks at the

@@ -2,10 +2,10 @@
 
 Three forms of it are read, whichever lies in the source:
 
-    raw        [data/]train/subjectXXXX/frameXXXX/camXX.JPG, [data/]annotation_train/subjectXXXX.csv,
-               calibration/cam_calibration/camXX.xml
-    released   train/subjectXXXX.h5 (448 or 224 pixels), optionally train_test_split.json and the calibration
-    lineage    xgaze_subjectXXXX.h5 (GazeNeRF's 512 pixels), optionally the calibration (`cam_original`)
+    raw        [data/]train/subjectNNNN/frameNNNN/camNN.JPG, [data/]annotation_train/subjectNNNN.csv,
+               calibration/cam_calibration/camNN.xml
+    released   train/subjectNNNN.h5 (448 or 224 pixels), optionally train_test_split.json and the calibration
+    lineage    xgaze_subjectNNNN.h5 (GazeNeRF's 512 pixels), optionally the calibration (`cam_original`)
 
 With the calibration the 18 views of a frame share one head pose, fitted to all of them; without it every view keeps
 its own and the distance is the rig's nominal one. Captures are people, gazes are frames, views are cameras.
@@ -71,7 +71,7 @@ def plan(source: Path, options: Options) -> Plan:
         return lineage.plan(source, NAME, wanted, options, DESCRIPTION)
     raise UserError(
         f"{source} holds no ETH-XGaze for split '{options.split}': expected annotation_{options.split}/, "
-        f"{folder.name}/subjectXXXX.h5 or xgaze_subjectXXXX.h5 (see docs/datasets/eth_xgaze.md)"
+        f"{folder.name}/subjectNNNN.h5 or xgaze_subjectNNNN.h5 (see docs/datasets/eth_xgaze.md)"
     )
 
 

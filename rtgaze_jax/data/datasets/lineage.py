@@ -1,4 +1,4 @@
-"""The 512-pixel h5 files of GazeNeRF's preprocessing (also GazeGaussian's): xgaze_, mpii_ and columbia_subjectXXXX.h5.
+"""The 512-pixel h5 files of GazeNeRF's preprocessing (also GazeGaussian's): xgaze_, mpii_ and columbia_subjectNNNN.h5.
 
 Their gaze labels are not used as they are. `pitchyaw_head` has the opposite pitch sign, and for ETH-XGaze and
 MPIIFaceGaze it starts 41 mm beside the face centre (chin and brows instead of eyes and nose); `pitchyaw` is no angle at

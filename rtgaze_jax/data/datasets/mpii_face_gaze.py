@@ -2,10 +2,10 @@
 
 Forms that are read, whichever lies in the source:
 
-    raw        pXX/pXX.txt, pXX/dayXX/XXXX.jpg, pXX/Calibration/Camera.mat
-    mat        pXX.mat, the authors' normalised pictures (448 pixels)
+    raw        pNN/pNN.txt, pNN/dayNN/NNNN.jpg, pNN/Calibration/Camera.mat
+    mat        pNN.mat, the authors' normalised pictures (448 pixels)
     hysts      MPIIFaceGaze.h5 made from these by hysts/pytorch_mpiigaze
-    lineage    mpii_subjectXXXX.h5 (GazeNeRF's 512 pixels)
+    lineage    mpii_subjectNNNN.h5 (GazeNeRF's 512 pixels)
 
 Captures are days of a person (raw) or people, gazes are pictures: every one has a gaze and a camera place of its own.
 The normalised forms do not say how far the head was; they get USUAL_DISTANCE.
