@@ -32,7 +32,7 @@ def get_config(name: str = "small") -> ConfigDict:
     config.losses = dataclasses.asdict(weights)
     config.perceptual = "lite0"  # shipped features; or a converted VGG16 (.safetensors), the paper's
     config.distill = ConfigDict({"source": "ground_truth", "teacher": ""})  # L_D from: teacher | ground_truth | none
-    config.eye_jitter = 0.002  # world units (0.7 mm; four times that in depth): eye centres of a photo are never exact
+    config.eye_jitter = 0.002  # world units (0.7 mm; twice that in depth): eye centres of a photo are never exact
     config.augment = True
     config.data.update(
         source="stream",  # people rendered while training; or records (data.dir)

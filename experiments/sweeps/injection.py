@@ -3,7 +3,7 @@
   python experiments/sweep.py experiments/sweeps/injection.py --workdir runs/injection
 
 The paper (ETH-XGaze): low-frequency features 18.97 degrees, FID 67.3; high-frequency features 9.05 degrees, FID 38.3.
-Two trainings of the small preset without the eye branch, which would hide the difference.
+Two trainings of the small_256 preset without the eye branch, which would hide the difference.
 """
 
 from sweep import Sweep
@@ -13,7 +13,7 @@ def get_sweep() -> Sweep:
     """Low against high."""
     common = {"model.eyes.enabled": False}
     return Sweep(
-        config="configs/rtgaze.py:small",
+        config="configs/rtgaze.py:small_256",
         runs={place: {"model.prompt.inject": place, **common} for place in ("low", "high")},
         columns=("loss", "psnr_face", "gaze_error_degrees"),
     )

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.geometry.camera import (
-    frontalizing_transform,
     pack_camera,
+    scale_of,
+    source_frame,
     transform_camera,
     transform_points,
     transform_vector,
@@ -111,15 +112,19 @@ def augment(batch: dict[str, Array], key: Array) -> dict[str, Array]:
 
 
 def to_frame(batch: dict[str, Array], frame: Frame) -> dict[str, Array]:
-    """Moves cameras, eye centres and gaze into the weights' world frame; adds `prompt`, the target gaze as its frontal
-    camera sees it.
+    """Moves cameras, eye centres, depth and gaze into the weights' world frame; adds `prompt`, the target gaze as its
+    frontal camera sees it, and `scale` [B], the frame's units for one of the batch's.
 
-    "head": the frame the batch is in. "source": the source camera is the frontal one.
+    "head": the frame the batch is in. "source": that of the source image (geometry.camera.source_frame).
     """
     out = dict(batch)
     gaze = head_gaze_to_vector(batch["target_gaze"])
+    out["scale"] = jnp.ones(gaze.shape[:-1], jnp.float32)
     if frame == "source":
-        move = frontalizing_transform(batch["source_camera"])
+        move = source_frame(batch["source_camera"], batch["eye_centers"])
+        out["scale"] = scale_of(move)
+        if "target_depth" in batch:
+            out["target_depth"] = batch["target_depth"] * out["scale"][:, None, None]
         for name in batch:
             if name.endswith("_camera"):
                 out[name] = transform_camera(move, batch[name])

@@ -58,6 +58,7 @@ class Student:
         aside = transform_camera(jnp.asarray(_turn(_SIDE_STEP))[None], camera)
         other = _student_view(self.params, self.config, scene, aside)
         agreement = _agreement(out, camera, other, aside, batch["target_face_mask"])
+        out["depth"] /= moved["scale"][:, None, None]
         return jax.device_get(out | {"consistency_3d": agreement})
 
     def path(self, batch: Batch, gazes: Float[np.ndarray, "t 2"]) -> np.ndarray:

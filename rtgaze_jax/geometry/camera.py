@@ -18,6 +18,9 @@ RADIUS = 2.7
 """Distance of EG3D's face cameras from the world's origin, world units."""
 WORLD_UNIT_MM = 370.0
 """Length of one world unit on a real head."""
+EYE_PLANE = 0.07
+"""Where the middle between the eyeballs lies in the source frame (see `source_frame`): about as far in front of the
+origin as in a real head, world units."""
 FRONTAL_POSE = np.eye(4, dtype=np.float32)
 """cam2world of the frontal camera: looks at the origin along -z from (0, 0, RADIUS)."""
 FRONTAL_POSE[:3, :3] = FRONTAL_ROTATION
@@ -121,16 +124,30 @@ def project(
 def invert_rigid(matrix: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
     """Inverse of a rigid transform (rotation and translation)."""
     rotation = jnp.swapaxes(matrix[..., :3, :3], -1, -2)
-    return _rigid(rotation, -jnp.sum(rotation * matrix[..., None, :3, 3], axis=-1))
+    return _affine(rotation, -jnp.sum(rotation * matrix[..., None, :3, 3], axis=-1))
 
 
-def frontalizing_transform(camera: Float[Array, "*batch 25"]) -> Float[Array, "*batch 4 4"]:
-    """Rigid world transform that makes `camera` the frontal one: rotation diag(1, -1, -1), position (0, 0, RADIUS).
+def source_frame(
+    camera: Float[Array, "*batch 25"], eye_centers: Float[Array, "*batch 2 3"]
+) -> Float[Array, "*batch 4 4"]:
+    """Similarity transform to the frame of a photo: its camera looks along -z, and the eyes tell the scale.
 
-    Intrinsics stay as they are. With the cameras, points and vectors of a scene all transformed, images do not change.
+    One image cannot say how large and how far a head is, nor with which focal length it was taken. So the world is
+    scaled, and the camera placed on the z axis, such that the middle of the eyeballs lies in the plane z = EYE_PLANE
+    and the image shows that plane as large as the frontal camera would. What is left to be known can be seen.
     """
-    cam2world, _ = unpack_camera(camera)
-    return compose(jnp.asarray(FRONTAL_POSE), invert_rigid(cam2world))
+    cam2world, k = unpack_camera(camera)
+    middle = camera_points(eye_centers, camera).mean(-2)
+    away = (RADIUS - EYE_PLANE) * k[..., 0, 0] / FOCAL
+    scale = (away / middle[..., 2])[..., None, None]
+    turn = compose(jnp.asarray(FRONTAL_ROTATION), jnp.swapaxes(cam2world[..., :3, :3], -1, -2))
+    place = -jnp.sum(scale * turn * cam2world[..., None, :3, 3], axis=-1)
+    return _affine(scale * turn, place.at[..., 2].add(EYE_PLANE + away))
+
+
+def scale_of(transform: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch"]:
+    """The factor by which a similarity transform scales lengths."""
+    return jnp.linalg.norm(transform[..., 0, :3], axis=-1)
 
 
 def compose(a: Float[Array, "*#batch n n"], b: Float[Array, "*#batch n n"]) -> Float[Array, "*#batch n n"]:
@@ -141,23 +158,25 @@ def compose(a: Float[Array, "*#batch n n"], b: Float[Array, "*#batch n n"]) -> F
 def transform_camera(
     transform: Float[Array, "*#batch 4 4"], camera: Float[Array, "*#batch 25"]
 ) -> Float[Array, "*#batch 25"]:
-    """The camera after a rigid transform of the world."""
+    """The camera after a similarity transform of the world."""
     cam2world, k = unpack_camera(camera)
-    return pack_camera(compose(transform, cam2world), k)
+    moved = compose(transform, cam2world)
+    turn = moved[..., :3, :3] / scale_of(transform)[..., None, None]
+    return pack_camera(_affine(turn, moved[..., :3, 3]), k)
 
 
 def transform_points(
     transform: Float[Array, "*#batch 4 4"], points: Float[Array, "*#batch n 3"]
 ) -> Float[Array, "*#batch n 3"]:
-    """Points [..., n, 3] after a rigid transform of the world."""
+    """Points [..., n, 3] after a similarity transform of the world."""
     return _rotate_all(transform, points) + transform[..., None, :3, 3]
 
 
 def transform_vector(
     transform: Float[Array, "*#batch 4 4"], vector: Float[Array, "*#batch 3"]
 ) -> Float[Array, "*#batch 3"]:
-    """A direction (such as a gaze vector) after a rigid transform of the world."""
-    return _rotate_all(transform, vector[..., None, :])[..., 0, :]
+    """A direction (such as a gaze vector) after a similarity transform of the world; it keeps its length."""
+    return _rotate_all(transform, vector[..., None, :])[..., 0, :] / scale_of(transform)[..., None]
 
 
 def _rotate_all(transform, points):
@@ -165,8 +184,8 @@ def _rotate_all(transform, points):
     return jnp.sum(transform[..., None, :3, :3] * points[..., None, :], axis=-1)
 
 
-def _rigid(rotation, position):
-    top = jnp.concatenate([rotation, position[..., None]], axis=-1)
+def _affine(linear, position):
+    top = jnp.concatenate([linear, position[..., None]], axis=-1)
     bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], top.dtype), (*top.shape[:-2], 1, 4))
     return jnp.concatenate([top, bottom], axis=-2)
 
@@ -175,7 +194,7 @@ def _look_at(position, target):
     forward = _normalize(target - position)
     right = _normalize(jnp.cross(forward, jnp.asarray(_UP)))
     down = _normalize(jnp.cross(forward, right))
-    return _rigid(jnp.stack([right, down, forward], axis=-1), position)
+    return _affine(jnp.stack([right, down, forward], axis=-1), position)
 
 
 def _normalize(vector):

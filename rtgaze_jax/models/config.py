@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """The hybrid-frequency encoder, in LP3D's terms. `grid` features live at image_size / stride."""
+    """The hybrid-frequency encoder, in LP3D's terms. `grid` features live at image_size / pool / stride."""
 
-    stride: int = 2  # of the high-frequency branch, the fused features and the triplane
-    low_pool: int = 1  # the low branch sees the image shrunk by this factor
+    stride: int = 2  # of the high-frequency branch, the fused features and the triplane, in pixels it sees
+    pool: int = 1  # the encoder sees the image shrunk by this factor
     stem: int = 64
     stages: tuple[int, ...] = (3, 4, 6, 3)  # ResNet-34
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -85,7 +85,7 @@ class EyeConfig:
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A whole network. `frame` is the world of triplane and prompt: "head" axes, or "source": the source camera is the
-    frontal one."""
+    frontal one, and the eyes tell the scale (geometry.camera.source_frame)."""
 
     preset: str = "paper"
     image_size: int = 512
@@ -100,6 +100,7 @@ class ModelConfig:
 
 
 _SMALL_ENCODER = EncoderConfig(
+    pool=2,
     stride=4,
     stem=32,
     stages=(1, 1, 1, 1),
@@ -166,6 +167,7 @@ def _smaller(name: str, size: int, samples: int) -> ModelConfig:
         _SMALL,
         preset=name,
         image_size=size,
+        encoder=dataclasses.replace(_SMALL_ENCODER, pool=1),
         render=dataclasses.replace(_SMALL.render, resolution=round(_SMALL.render.resolution * part)),
         eyes=dataclasses.replace(
             _SMALL.eyes,

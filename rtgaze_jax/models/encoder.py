@@ -67,7 +67,7 @@ class LowEncoder(nn.Module):
     def __call__(self, image: Float[Array, "B S S 3"]) -> tuple[Float[Array, "B S/s S/s L"], Float[Array, "B T T D"]]:
         """Returns the features on the grid and the map of ViT tokens. `image` in [-1, 1]."""
         c = self.config
-        x = with_coordinates(shrink(image, c.low_pool)).astype(self.dtype)
+        x = with_coordinates(shrink(image, c.pool)).astype(self.dtype)
         x = ASPP(c.aspp, self.dtype)(ResNet(c, self.dtype)(x))
         x = nn.LayerNorm(dtype=self.dtype)(conv(c.vit_dim, 3, 2, dtype=self.dtype, name="patch_embed")(x))
         for _ in range(c.vit_depth):
@@ -88,7 +88,8 @@ class HighEncoder(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B S/s S/s H"]:
         c = self.config
-        x = leaky(conv(c.high_widths[0], 7, 2, dtype=self.dtype)(with_coordinates(image).astype(self.dtype)))
+        x = with_coordinates(shrink(image, c.pool)).astype(self.dtype)
+        x = leaky(conv(c.high_widths[0], 7, 2, dtype=self.dtype)(x))
         for i, width in enumerate(c.high_widths[1:]):
             x = leaky(conv(width, 3, 2 if i == 0 and c.stride == 4 else 1, dtype=self.dtype)(x))
         return x

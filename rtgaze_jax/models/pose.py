@@ -5,14 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import FOCAL, RADIUS, frontal_camera
+from rtgaze_jax.geometry.camera import EYE_PLANE, FOCAL, RADIUS, frontal_camera
 from rtgaze_jax.models.crops import eye_crops
 from rtgaze_jax.models.layers import LECUN, ResidualBlock, conv, dense, shrink, with_coordinates
 
 _EYE_CROP = 64  # side of the crops from which the gaze is read
 _SQUEEZED = 24  # channels of a map that is read as a whole
 _EYE_SPAN = 0.2  # world units they cover: an eye and its lids, with room for a misplaced centre
-EYE_DEPTH = 0.07  # the eyeballs' centres lie about this far in front of the head's origin, world units
 
 
 def rotation_from_6d(x: Float[Array, "... 6"]) -> Float[Array, "... 3 3"]:
@@ -55,7 +54,7 @@ class Trunk(nn.Module):
 
 
 class PoseHead(nn.Module):
-    """Predicts, in the SOURCE frame (the world in which the source camera is the frontal one):
+    """Predicts, in the SOURCE frame (geometry.camera.source_frame: the source camera is the frontal one):
 
     rotation [B, 3, 3], position [B, 3]: the rigid map from the head frame to the source frame;
     eyes [B, 2, 3]: the eyeballs' centres (subject's left, right); gaze [B, 2]: (pitch, yaw) of the source, in radians.
@@ -78,7 +77,7 @@ class PoseHead(nn.Module):
         pooled = nn.relu(dense(8 * w, dtype=self.dtype)(whole)).astype(jnp.float32)
         values = dense(6 + 3 + 2, init=nn.initializers.zeros)(pooled)
         rotation, position, depth = jnp.split(values, (6, 9), -1)
-        eyes = frontal_points(uv, depth - EYE_DEPTH)
+        eyes = frontal_points(uv, depth - depth.mean(-1, keepdims=True) - EYE_PLANE)  # their middle defines the frame
         camera = jnp.broadcast_to(frontal_camera(), (b, 25))
         crops = eye_crops(image, jax.lax.stop_gradient(eyes), camera, _EYE_SPAN, _EYE_CROP)
         _, looks = Trunk((2 * w, 4 * w, 6 * w), self.dtype, name="eye")(crops)

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import (
     frontal_camera,
-    frontalizing_transform,
     invert_rigid,
     transform_camera,
     transform_points,
@@ -159,12 +158,7 @@ class RTGaze(nn.Module):
 
 
 def head_to_source(pose: dict[str, Array]) -> Float[Array, "B 4 4"]:
-    """The predicted rigid map from the head frame to the source frame."""
+    """The predicted map from the head frame to the source frame, taken as rigid: how large a head is cannot be seen."""
     top = jnp.concatenate([pose["rotation"], pose["position"][..., None]], -1)
     bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (*top.shape[:-2], 1, 4))
     return jnp.concatenate([top, bottom], -2)
-
-
-def true_head_to_source(source_camera: Float[Array, "B 25"]) -> Float[Array, "B 4 4"]:
-    """The map that head_to_source should predict, from the source camera in the head frame."""
-    return frontalizing_transform(source_camera)

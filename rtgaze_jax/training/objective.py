@@ -12,19 +12,19 @@ from jaxtyping import Array, Float
 from rtgaze_jax.data import transform
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features import Perceptual, load_perceptual
-from rtgaze_jax.geometry.camera import frontal_camera, unpack_camera
+from rtgaze_jax.geometry.camera import frontal_camera, scale_of, source_frame, transform_points, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
 from rtgaze_jax.losses import total_loss
 from rtgaze_jax.models.config import ModelConfig, from_dict, to_dict
 from rtgaze_jax.models.discriminator import EyeDiscriminator
 from rtgaze_jax.models.layers import initialize
 from rtgaze_jax.models.portrait import PortraitGenerator
-from rtgaze_jax.models.rtgaze import RTGaze, true_head_to_source
+from rtgaze_jax.models.rtgaze import RTGaze
 from rtgaze_jax.training import terms as t
 from rtgaze_jax.training.terms import LossWeights, Metrics
 from rtgaze_jax.weights.io import load as load_weights
 
-_JITTER = np.array([1.0, 1.0, 4.0], np.float32)
+_JITTER = np.array([1.0, 1.0, 2.0], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,20 @@ def image_grid(columns: list[Float[Array, "B h w 3"]]) -> Array:
 
 
 def prepare(batch: dict[str, Array], frame: transform.Frame, key: Array | None) -> dict[str, Array]:
-    """Integers to floats, augmentation (with a key), world frame. Adds `head_to_source` [B, 4, 4] and
-    `source_view_gaze` [B, 2]:
-    what the pose head should say."""
+    """Integers to floats, augmentation (with a key), world frame. Adds what the pose head should say:
+    `source_rotation` [B, 3, 3], `source_position` [B, 3], `source_eyes` [B, 2, 3] and `source_view_gaze` [B, 2]."""
     batch = transform.to_float(batch)
     if key is not None:
         batch = transform.augment(batch, key)
-    move = true_head_to_source(batch["source_camera"])
+    move = source_frame(batch["source_camera"], batch["eye_centers"])
     camera_pose, _ = unpack_camera(batch["source_camera"])
     gaze = gaze_from_world(head_gaze_to_vector(batch["source_gaze"]), camera_pose)
-    eyes = (move[:, None, :3, :3] * batch["eye_centers"][:, :, None, :]).sum(-1) + move[:, None, :3, 3]
-    return transform.to_frame(batch, frame) | {"head_to_source": move, "source_view_gaze": gaze, "source_eyes": eyes}
+    return transform.to_frame(batch, frame) | {
+        "source_rotation": move[:, :3, :3] / scale_of(move)[:, None, None],
+        "source_position": move[:, :3, 3],
+        "source_eyes": transform_points(move, batch["eye_centers"]),
+        "source_view_gaze": gaze,
+    }
 
 
 def student(
@@ -91,8 +94,8 @@ def student(
 
     perceptual: needed where a perceptual term is on; teacher: (config, params) for
     depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. eye_jitter: standard
-    deviation, world units, of the eye centres the branch is given, four times as much in depth: in a photo landmarks
-    tell where an eye is, and the pose head guesses how far away.
+    deviation, world units, of the eye centres the branch is given, twice as much in depth: in a photo landmarks tell
+    where an eye is, and the pose head guesses which one is nearer.
     """
     if depth_source == "none":
         weights = dataclasses.replace(weights, depth=0.0)

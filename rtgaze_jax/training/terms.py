@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from rtgaze_jax import losses
 from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.evaluation.features import Perceptual
-from rtgaze_jax.geometry.camera import frontalizing_transform, project, transform_camera
+from rtgaze_jax.geometry.camera import frontal_camera, project, scale_of, source_frame, transform_camera
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.discriminator import EyeDiscriminator
 from rtgaze_jax.models.eyes import take_patches
@@ -76,10 +76,10 @@ SMALL_WEIGHTS = LossWeights(
 
 def pose_loss(pose: dict[str, Array], batch: dict[str, Array]) -> tuple[Array, Metrics]:
     """L1 of the pose head's outputs; metrics are mean errors in world units."""
-    rotation = jnp.abs(pose["rotation"] - batch["head_to_source"][:, :3, :3]).mean()
-    position = jnp.abs(pose["position"] - batch["head_to_source"][:, :3, 3]).mean()
+    rotation = jnp.abs(pose["rotation"] - batch["source_rotation"]).mean()
+    position = jnp.abs(pose["position"] - batch["source_position"]).mean()
     miss = jnp.abs(pose["eyes"] - batch["source_eyes"])
-    eyes = miss[..., :2].mean() * 20 + miss[..., 2].mean()  # sideways errors move the crop; the depth is ambiguous
+    eyes = miss[..., :2].mean() * 20 + miss[..., 2].mean()  # sideways errors move the crop, others matter less
     gaze = jnp.abs(pose["gaze"] - batch["source_view_gaze"]).mean()
     return rotation + position + eyes + gaze, {
         "pose/eyes": miss[..., :2].mean(),
@@ -94,11 +94,12 @@ def teacher_depth(
     """The frozen teacher's depth: it sees the frontal image of the person with the target gaze, rendered at the target
     camera."""
     frontal, target = batch["frontal_camera"], batch["target_camera"]
+    scale = jnp.ones(len(frontal))
     if frame == "source":  # the teacher's world has its own source in front
-        move = frontalizing_transform(frontal)
-        frontal, target = transform_camera(move, frontal), transform_camera(move, target)
+        move = source_frame(frontal, batch["eye_centers"])
+        frontal, target, scale = transform_camera(move, frontal), transform_camera(move, target), scale_of(move)
     out: Any = portrait.apply({"params": params}, batch["frontal_image"] * 2 - 1, frontal, target)
-    return jax.lax.stop_gradient(out["depth"])
+    return jax.lax.stop_gradient(out["depth"] / scale[:, None, None])
 
 
 def at_rays(image: Float[Array, "B S S"], rays: int) -> Float[Array, "B R R"]:
@@ -225,5 +226,6 @@ def adversarial_terms(
 
 def eye_error(pose: dict[str, Array], batch: dict[str, Array]) -> Float[Array, ""]:
     """Mean distance in the image, in image widths, between predicted and true eye centres."""
-    predicted, truth = (project(x, batch["source_camera"])[0] for x in (pose["eyes"], batch["source_eyes"]))
+    camera = frontal_camera()[None]
+    predicted, truth = (project(x, camera)[0] for x in (pose["eyes"], batch["source_eyes"]))
     return jnp.linalg.norm(predicted - truth, axis=-1).mean()

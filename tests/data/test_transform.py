@@ -7,7 +7,7 @@ import pytest
 
 from rtgaze_jax.data import transform
 from rtgaze_jax.data.record import PARTS
-from rtgaze_jax.geometry.camera import orbit_camera, project, unpack_camera
+from rtgaze_jax.geometry.camera import EYE_PLANE, orbit_camera, project, unpack_camera
 from rtgaze_jax.geometry.gaze import angular_error_deg, gaze_from_world, head_gaze_to_vector
 
 SIZE = 16
@@ -73,13 +73,19 @@ def test_source_frame_keeps_what_cameras_see(batch):
     head, source = (transform.to_frame(batch, frame) for frame in ("head", "source"))
     before, after = (project(x["eye_centers"], x["target_camera"]) for x in (head, source))
     np.testing.assert_allclose(before[0], after[0], atol=1e-5)
-    np.testing.assert_allclose(before[1], after[1], atol=1e-5)
+    np.testing.assert_allclose(before[1] * source["scale"][:, None], after[1], atol=1e-5)
+    np.testing.assert_allclose(
+        batch["target_depth"] * source["scale"][:, None, None], source["target_depth"], atol=1e-5
+    )
+    np.testing.assert_array_equal(head["scale"], 1)
+    np.testing.assert_array_equal(head["target_depth"], batch["target_depth"])
     # the prompt is the gaze in the frontal camera's axes, which in the source frame is the source camera
     pose, _ = unpack_camera(batch["source_camera"])
     expected = gaze_from_world(head_gaze_to_vector(batch["target_gaze"]), pose)
     assert float(angular_error_deg(source["prompt"], expected).max()) < 0.01
     np.testing.assert_allclose(head["prompt"], batch["target_gaze"], atol=1e-6)
     np.testing.assert_allclose(unpack_camera(source["source_camera"])[0][:, :3, 3], [[0, 0, 2.7]] * 3, atol=1e-5)
+    np.testing.assert_allclose(source["eye_centers"].mean(1)[:, 2], EYE_PLANE, atol=1e-5)
 
 
 def test_augmentation_depends_on_the_index_alone(batch):

@@ -82,31 +82,56 @@ def test_invert_rigid():
     np.testing.assert_allclose(camera.invert_rigid(pose), jnp.linalg.inv(pose), atol=1e-5)
 
 
-def test_frontalizing_transform():
-    label, other = random_camera(2), random_camera(3)
-    transform = jax.jit(camera.frontalizing_transform)(label)
-    pose, k = camera.unpack_camera(camera.transform_camera(transform, label))
-    np.testing.assert_allclose(pose, jnp.broadcast_to(camera.FRONTAL_POSE, pose.shape), atol=1e-5)
-    np.testing.assert_array_equal(k, camera.unpack_camera(label)[1])
-    # Another camera sees the same picture of a world that moved with it, and the same gaze.
-    origins, directions = rays_at(other, jnp.full((4, 5, 2), 0.4) + jnp.linspace(0, 0.2, 5)[:, None])
-    points = origins + 2 * directions
-    moved = camera.transform_camera(transform, other)
+def views(seed):
+    """Four cameras that see the head, with other focal lengths and distances, and the eyes of four heads."""
+    draw = np.random.default_rng(seed)
+    yaw, pitch = draw.uniform(-35, 35, (2, 4))
+    radius, focal = draw.uniform(2, 5, (2, 4))
+    settings = zip(yaw, pitch, radius, focal, strict=True)
+    around = [camera.orbit_camera(y, p, r, (0.02, -0.01, 0), f) for y, p, r, f in settings]
+    eyes = np.array([[0.085, 0.05, 0.07], [-0.08, 0.04, 0.06]]) + draw.normal(0, 0.01, (4, 2, 3))
+    return jnp.stack(around), jnp.asarray(eyes, jnp.float32)
+
+
+def test_source_frame_shows_what_the_cameras_saw():
+    (label, eyes), (other, _) = views(2), views(3)
+    transform = jax.jit(camera.source_frame)(label, eyes)
+    own, moved = (camera.transform_camera(transform, x) for x in (label, other))
+    np.testing.assert_array_equal(camera.unpack_camera(moved)[1], camera.unpack_camera(other)[1])
+    # Another camera sees the same picture of a world that moved with it, in proportion as far away, and the same gaze.
+    points = jnp.asarray(np.random.default_rng(5).uniform(-0.3, 0.3, (4, 6, 3)), jnp.float32)
     before, after = project(points, other), project(camera.transform_points(transform, points), moved)
     np.testing.assert_allclose(before[0], after[0], atol=2e-5)
-    np.testing.assert_allclose(before[1], after[1], rtol=1e-5)
+    np.testing.assert_allclose(before[1] * camera.scale_of(transform)[:, None], after[1], rtol=1e-5)
     vector = gaze.head_gaze_to_vector(jnp.asarray(np.random.default_rng(4).normal(size=(4, 2)), jnp.float32))
     np.testing.assert_allclose(
         gaze.gaze_from_world(vector, camera.unpack_camera(other)[0]),
         gaze.gaze_from_world(camera.transform_vector(transform, vector), camera.unpack_camera(moved)[0]),
         atol=1e-5,
     )
+    # The photo's camera looks along -z from the z axis, and the frontal camera sees the same of the eyes' plane.
+    pose, _ = camera.unpack_camera(own)
+    np.testing.assert_allclose(pose[:, :3, :3], jnp.broadcast_to(camera.FRONTAL_POSE[:3, :3], (4, 3, 3)), atol=1e-5)
+    np.testing.assert_allclose(pose[:, :2, 3], 0, atol=1e-5)
+    middle = camera.transform_points(transform, eyes).mean(1)
+    np.testing.assert_allclose(middle[:, 2], camera.EYE_PLANE, atol=1e-5)
+    plane = jnp.concatenate([points[..., :2], jnp.full((4, 6, 1), camera.EYE_PLANE)], -1)
+    np.testing.assert_allclose(project(plane, own)[0], project(plane, camera.frontal_camera())[0], atol=2e-5)
+
+
+def test_source_frame_does_not_know_how_large_a_head_is():
+    label, eyes = views(6)
+    larger = label.at[:, jnp.array([3, 7, 11])].multiply(1.3)  # a giant, seen from as many of its own lengths away
+    one, other = camera.source_frame(label, eyes), camera.source_frame(larger, 1.3 * eyes)
+    points = jnp.asarray(np.random.default_rng(7).uniform(-0.3, 0.3, (4, 6, 3)), jnp.float32)
+    there = camera.transform_points(other, 1.3 * points)
+    np.testing.assert_allclose(camera.transform_points(one, points), there, atol=1e-5)
 
 
 def test_batched_like_vmapped():
-    label = random_camera(5)
-    points = jnp.asarray(np.random.default_rng(6).normal(size=(4, 6, 3)), jnp.float32)
-    for function in (project, lambda p, c: camera.transform_points(camera.frontalizing_transform(c), p)):
+    label, eyes = views(5)
+    points = jnp.concatenate([eyes, jnp.asarray(np.random.default_rng(6).normal(size=(4, 6, 3)), jnp.float32)], 1)
+    for function in (project, lambda p, c: camera.transform_points(camera.source_frame(c, p[..., :2, :]), p)):
         expected = jax.vmap(function)(points, label)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), function(points, label), expected

@@ -162,7 +162,7 @@ def test_empty_rays_and_finite_gradients():
 @pytest.mark.parametrize("merge", [False, True])
 def test_moving_camera_and_world_together_changes_nothing(merge):
     label = camera.orbit_camera(jnp.array([25.0]), jnp.array([-15.0]))
-    moved_frame = camera.frontalizing_transform(camera.orbit_camera(-50.0, 30.0, radius=2.2, pivot=(0.3, 0.1, -0.2)))
+    moved_frame = camera.unpack_camera(camera.orbit_camera(-50.0, 30.0, radius=2.2, pivot=(0.3, 0.1, -0.2)))[0]
 
     def moved_blobs(points):
         return blobs(camera.transform_points(camera.invert_rigid(moved_frame), points))
