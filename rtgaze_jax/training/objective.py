@@ -208,7 +208,7 @@ def portrait(
         return {"views": image_grid([batch["source_image"], (out["image"] + 1) / 2, masked])}
 
     frozen = {} if perceptual is None else {"perceptual": perceptual}
-    return Objective(init, loss, images, frozen, header(config, "teacher"))
+    return Objective(init, loss, images, frozen, header(config, "portrait"))
 
 
 def build(config: Any) -> Objective:
