@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.gaze import FRONTAL_ROTATION, head_gaze_to_vector
+from rtgaze_jax.geometry.linear import times
 
 Scalar = Float[Array, ""] | float | int
 
@@ -117,14 +118,14 @@ def project(
     local = camera_points(points, camera)
     _, k = unpack_camera(camera)
     homogeneous = local / jnp.maximum(local[..., 2:], 1e-6)
-    uv = jnp.sum(k[..., None, :2, :] * homogeneous[..., None, :], axis=-1)
+    uv = times(k[..., None, :2, :], homogeneous)
     return uv, jnp.linalg.norm(local, axis=-1)
 
 
 def invert_rigid(matrix: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
     """Inverse of a rigid transform (rotation and translation)."""
     rotation = jnp.swapaxes(matrix[..., :3, :3], -1, -2)
-    return _affine(rotation, -jnp.sum(rotation * matrix[..., None, :3, 3], axis=-1))
+    return _affine(rotation, -times(rotation, matrix[..., :3, 3]))
 
 
 def source_frame(
@@ -141,7 +142,7 @@ def source_frame(
     away = (RADIUS - EYE_PLANE) * k[..., 0, 0] / FOCAL
     scale = (away / middle[..., 2])[..., None, None]
     turn = compose(jnp.asarray(FRONTAL_ROTATION), jnp.swapaxes(cam2world[..., :3, :3], -1, -2))
-    place = -jnp.sum(scale * turn * cam2world[..., None, :3, 3], axis=-1)
+    place = -times(scale * turn, cam2world[..., :3, 3])
     return _affine(scale * turn, place.at[..., 2].add(EYE_PLANE + away))
 
 
@@ -169,19 +170,14 @@ def transform_points(
     transform: Float[Array, "*#batch 4 4"], points: Float[Array, "*#batch n 3"]
 ) -> Float[Array, "*#batch n 3"]:
     """Points [..., n, 3] after a similarity transform of the world."""
-    return _rotate_all(transform, points) + transform[..., None, :3, 3]
+    return times(transform[..., None, :3, :3], points) + transform[..., None, :3, 3]
 
 
 def transform_vector(
     transform: Float[Array, "*#batch 4 4"], vector: Float[Array, "*#batch 3"]
 ) -> Float[Array, "*#batch 3"]:
     """A direction (such as a gaze vector) after a similarity transform of the world; it keeps its length."""
-    return _rotate_all(transform, vector[..., None, :])[..., 0, :] / scale_of(transform)[..., None]
-
-
-def _rotate_all(transform, points):
-    # Sums of products, not a matrix product: accelerators would round the inputs of the latter to fewer bits.
-    return jnp.sum(transform[..., None, :3, :3] * points[..., None, :], axis=-1)
+    return times(transform[..., :3, :3], vector) / scale_of(transform)[..., None]
 
 
 def _affine(linear, position):

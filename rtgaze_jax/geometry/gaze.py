@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rtgaze_jax.geometry.linear import times
+
 FRONTAL_ROTATION = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
 """Rotation of the frontal camera: OpenCV camera axes to world axes and back (it is its own inverse)."""
 
@@ -55,14 +57,14 @@ def gaze_to_world(
     pitch_yaw: Float[Array, "*#batch 2"], cam2world: Float[Array, "*#batch 4 4"]
 ) -> Float[Array, "*#batch 3"]:
     """World vector of a gaze given as (pitch, yaw) in the frame of one camera."""
-    return _rotate(cam2world[..., :3, :3], gaze_to_vector(pitch_yaw))
+    return times(cam2world[..., :3, :3], gaze_to_vector(pitch_yaw))
 
 
 def gaze_from_world(
     vector: Float[Array, "*#batch 3"], cam2world: Float[Array, "*#batch 4 4"]
 ) -> Float[Array, "*#batch 2"]:
     """(pitch, yaw) in the frame of one camera of a world gaze vector: the inverse of `gaze_to_world`."""
-    return vector_to_gaze(_rotate(jnp.swapaxes(cam2world[..., :3, :3], -1, -2), vector))
+    return vector_to_gaze(times(jnp.swapaxes(cam2world[..., :3, :3], -1, -2), vector))
 
 
 def head_gaze_to_vector(pitch_yaw: Float[Array, "*batch 2"]) -> Float[Array, "*batch 3"]:
@@ -73,11 +75,6 @@ def head_gaze_to_vector(pitch_yaw: Float[Array, "*batch 2"]) -> Float[Array, "*b
 def vector_to_head_gaze(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 2"]:
     """(pitch, yaw) in the head frame of a world gaze vector: the inverse of `head_gaze_to_vector`."""
     return vector_to_gaze(vector * jnp.diagonal(FRONTAL_ROTATION))
-
-
-def _rotate(rotation: Float[Array, "*#batch 3 3"], vector: Float[Array, "*#batch 3"]) -> Float[Array, "*#batch 3"]:
-    # A sum of products, not a matrix product: accelerators would round the inputs of the latter to fewer bits.
-    return jnp.sum(rotation * vector[..., None, :], axis=-1)
 
 
 def _safe_norm(vector: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import Scalar, compose
+from rtgaze_jax.geometry.linear import times
 
 EYE_MIDPOINT = (0.5, 0.376)
 """Where the midpoint between the eyes lies in an EG3D crop, normalised image coordinates."""
@@ -45,7 +46,7 @@ def face_center(
         head_rotation, head_translation: the head's pose in the camera.
     """
     center = (model[:4].mean(axis=0) + model[4:].mean(axis=0)) / 2
-    return jnp.sum(head_rotation * center, axis=-1) + head_translation
+    return times(head_rotation, center) + head_translation
 
 
 def normalize_camera(
@@ -89,7 +90,7 @@ def normalized_gaze(
 
     The 2018 method rotates gaze and does not scale it.
     """
-    gaze = jnp.sum(normalization.rotation * (target - center)[..., None, :], axis=-1)
+    gaze = times(normalization.rotation, target - center)
     return gaze / jnp.linalg.norm(gaze, axis=-1, keepdims=True)
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import unpack_camera
+from rtgaze_jax.geometry.linear import times
 
 
 def rays_at(
@@ -24,8 +25,7 @@ def rays_at(
     y = (uv[..., 1] - k[..., 1, 2]) / k[..., 1, 1]
     x = (uv[..., 0] - k[..., 0, 2] - k[..., 0, 1] * y) / k[..., 0, 0]
     local = jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
-    # A sum of products, not a matrix product: accelerators would round the inputs of the latter to fewer bits.
-    directions = jnp.sum(cam2world[..., :3, :3] * local[..., None, :], axis=-1)
+    directions = times(cam2world[..., :3, :3], local)
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
     return jnp.broadcast_to(cam2world[..., :3, 3], directions.shape), directions
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rtgaze_jax.geometry import camera, gaze
 from rtgaze_jax.rendering import rays
@@ -142,3 +143,22 @@ def test_eg3d_field_of_view_is_diagonal():
     np.testing.assert_allclose(camera.eg3d_fov_intrinsics(18.837)[0, 0], camera.FOCAL, rtol=1e-3)
     horizontal = 2 * np.degrees(np.arctan(0.5 / camera.FOCAL))
     np.testing.assert_allclose(horizontal, 13.37, atol=0.01)
+
+
+@pytest.mark.parametrize("count", [5, 17_920, 65_536])
+def test_many_points_compiled(count):
+    """17,920: as many as an eye pair has rays; XLA of jax 0.10 got fused sums over the last axis wrong there."""
+    label, eyes = (x[:1] for x in views(8))
+    points = np.random.default_rng(9).uniform(-0.3, 0.3, (1, count, 3)).astype(np.float32)
+    uv, length = jax.jit(project)(points, label)
+    pose, k = (np.asarray(x[0], np.float64) for x in camera.unpack_camera(label))
+    local = (points[0] - pose[:3, 3]) @ pose[:3, :3]
+    np.testing.assert_allclose(uv[0], (local / local[:, 2:] @ k.T)[:, :2], atol=2e-5)
+    np.testing.assert_allclose(length[0], np.linalg.norm(local, axis=-1), rtol=1e-5)
+    _, directions = jax.jit(rays_at)(label, uv)
+    unit = local / np.linalg.norm(local, axis=-1, keepdims=True)
+    np.testing.assert_allclose(directions[0], unit @ pose[:3, :3].T, atol=2e-5)
+    move = camera.source_frame(label, eyes)
+    moved = jax.jit(camera.transform_points)(move, points)
+    matrix = np.asarray(move[0], np.float64)
+    np.testing.assert_allclose(moved[0], points[0] @ matrix[:3, :3].T + matrix[:3, 3], atol=2e-5)
