@@ -28,6 +28,7 @@ _GLANCE = 32  # pixels: the size at which a crop is compared with the encoded on
 _DIFFERENT = 2.0  # grey levels at any pixel of that
 _LIDS = 0.05  # change of the lids' opening, in eye widths
 _SAME_GAZE = 0.1  # degrees
+_PAUSE = 0.05  # seconds from one encoding to the next, unless lids move: the last one is still coming in
 _SETTLE = 0.12  # seconds, the time constant with which a new picture of the eyes replaces the last one
 _JUMP = 50.0  # degrees per second: a gaze that moves faster than this is to be seen at once,
 _BLINK = 1.0  # eye widths per second: and so are lids
@@ -251,7 +252,8 @@ class LiveRedirector:
         if key is not None:
             glance = self._glance(pixels, compose(key.crop_of_face, to_face))
             same_lids = abs(_lids(seen) - key.lids) < _LIDS
-            if same_lids and np.abs(glance - key.glance)[_FACE].max() < _DIFFERENT:
+            recent = time - key.time < _PAUSE
+            if same_lids and (recent or np.abs(glance - key.glance)[_FACE].max() < _DIFFERENT):
                 return key
         network = self._model.network
         matrix = compose(scaling(network.size, network.size), seen.framing)
