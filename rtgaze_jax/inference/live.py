@@ -25,10 +25,10 @@ from rtgaze_jax.inference.tracking import Observation, OneEuro
 from rtgaze_jax.inference.warp import apply, compose, invert, scaling, shifting, warp
 
 _GLANCE = 32  # pixels: the size at which a crop is compared with the encoded one
-_DIFFERENT = 2.0  # grey levels at any pixel of that
+_DIFFERENT = 5.0  # grey levels at any pixel of that: the face is encoded again at once,
+_CHANGED, _PAUSE = 2.0, 0.05  # and for less when some seconds have passed since it was encoded
 _LIDS = 0.05  # change of the lids' opening, in eye widths
 _SAME_GAZE = 0.1  # degrees
-_PAUSE = 0.05  # seconds from one encoding to the next, unless lids move: the last one is still coming in
 _SETTLE = 0.12  # seconds, the time constant with which a new picture of the eyes replaces the last one
 _JUMP = 50.0  # degrees per second: a gaze that moves faster than this is to be seen at once,
 _BLINK = 1.0  # eye widths per second: and so are lids
@@ -252,8 +252,8 @@ class LiveRedirector:
         if key is not None:
             glance = self._glance(pixels, compose(key.crop_of_face, to_face))
             same_lids = abs(_lids(seen) - key.lids) < _LIDS
-            recent = time - key.time < _PAUSE
-            if same_lids and (recent or np.abs(glance - key.glance)[_FACE].max() < _DIFFERENT):
+            limit = _DIFFERENT if time - key.time < _PAUSE else _CHANGED
+            if same_lids and np.abs(glance - key.glance)[_FACE].max() < limit:
                 return key
         network = self._model.network
         matrix = compose(scaling(network.size, network.size), seen.framing)
