@@ -2,9 +2,9 @@
 
 Iris landmarks scatter by tenths of a pixel even on noise-free frames, more than what is to be measured. Here the
 picture of an iris is laid on that of the next frame by least squares (Lucas and Kanade), in the exactly known frame of
-the head, so that only what the iris moves in the head counts. Where lids and irises share a window the motion comes out
-a little small: about 15 % for pupils that tremble by half a degree (tests/inference/test_iris_motion.py). At rest it
-adds about 0.14 thousandths of the eyes' distance of its own.
+the head, so that only what the iris moves in the head counts. Lids share the window and do not move,
+so the motion comes out too small, sideways by about 7 %, up and down by about 40 %, whatever made the picture
+(tests/inference/test_iris_motion.py). At rest it adds about 0.15 thousandths of the eyes' distance of its own.
 """
 
 import cv2
