@@ -9,20 +9,24 @@ Three ways of treating the same footage (sensor noise added) are compared:
   video      tracking, smoothing, reuse and gating, as `rtgaze video` does
 
   error      degrees between the gaze and the camera, by the gaze estimator, median over frames (if one is given)
-  jitter     of the irises: root mean square of second differences, in thousandths of the eyes' distance. Measured by
-             iris landmarks in the exactly known frame of the head; "nothing" shows the measurement's own noise
+  jitter     of the irises in the exactly known frame of the head: root mean square of second differences, in
+             thousandths of the eyes' distance. Measured by laying each iris on that of the next frame (iris_motion.py);
+             "nothing" shows the measurement's own noise, since the true pupils hardly tremble ("true pupils")
+  landmarks  the same by the iris landmark network, whose own noise is far larger
   added      jitter beyond that of "nothing", in squares: what the treatment itself adds
   flicker    mean absolute second difference of grey levels around the eyes, head motion removed
 Frames in which the eyes are jumping or lids are moving in the source are left out of jitter and flicker.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from iris_motion import iris_step
 
 from rtgaze_jax.data.heads.capture import LANDMARKS
 from rtgaze_jax.data.heads.footage import Moment, Shot, render_footage
@@ -93,6 +97,25 @@ def second_differences(values: np.ndarray, still: np.ndarray) -> np.ndarray:
     return np.diff(values, 2, axis=0)[usable]
 
 
+def trembling(second: np.ndarray) -> float:
+    """Root mean square of second differences [..., 2], in thousandths."""
+    return float(1000 * np.sqrt((second**2).sum(-1).mean()))
+
+
+def steps(frames: list[np.ndarray], maps: list[np.ndarray], rough: np.ndarray) -> np.ndarray:
+    """How far each iris moves in the head between successive frames, f64[F - 1, 2, 2]. rough: places [F, 2, 2]."""
+    pairs = zip(itertools.pairwise(frames), itertools.pairwise(maps), (rough[1:] + rough[:-1]) / 2, strict=True)
+    return np.array([[iris_step(two, to_head, place) for place in places] for two, to_head, places in pairs])
+
+
+def true_jitter(shots: list[Shot], maps: list[np.ndarray], still: np.ndarray) -> float:
+    """Jitter of the rendered pupils, whose places are known."""
+    pupils = [LANDMARKS.index(f"{side}_eye_pupil") for side in ("left", "right")]
+    size = shots[0].image.shape[0]
+    places = [apply(m, shot.landmarks[pupils].astype(np.float64) * size) for m, shot in zip(maps, shots, strict=True)]
+    return trembling(second_differences(np.array(places), still))
+
+
 def measure(
     frames: list[np.ndarray], maps: list[np.ndarray], still: np.ndarray, estimate: Callable | None
 ) -> dict[str, float]:
@@ -111,9 +134,10 @@ def measure(
         eyes.append(cv2.GaussianBlur(small.astype(np.float32).mean(-1), (0, 0), 0.7))
         if estimate is not None:
             errors.append(estimate(pixels, face))
-    jumps = np.linalg.norm(second_differences(np.array(irises), still), axis=-1)
+    usable = still[:-2] & still[1:-1] & still[2:]
     found = {
-        "jitter": float(1000 * np.sqrt((jumps**2).mean())),
+        "jitter": trembling(np.diff(steps(frames, maps, np.array(irises)), axis=0)[usable]),
+        "landmarks": trembling(second_differences(np.array(irises), still)),
         "flicker": float(np.abs(second_differences(np.array(eyes), still)).mean()),
     }
     return found | ({"error": float(np.median(errors))} if errors else {})
@@ -153,12 +177,14 @@ def run(model: Redirector, args: argparse.Namespace, estimate: Callable | None) 
     """All people; returns {treatment: {figure: mean over people}}."""
     renderer = Renderer(args.resolution)
     rows: dict[str, list[dict[str, float]]] = {"nothing": [], "per frame": [], "video": []}
+    truth = []
     for person in range(args.people):
         moments, still = performance(args.frames, person)
         shots = list(render_footage(renderer, "test", 100 + person, moments))
         random = np.random.default_rng([person, 13])
         frames = [np.clip(s.image + random.normal(0, NOISE, s.image.shape), 0, 255).astype(np.uint8) for s in shots]
         maps = placements(shots)
+        truth.append(true_jitter(shots, maps, still))
         for name, treated in (
             ("nothing", frames),
             ("per frame", per_frame(model, frames)),
@@ -170,6 +196,7 @@ def run(model: Redirector, args: argparse.Namespace, estimate: Callable | None) 
     floor = means["nothing"]["jitter"]
     for figures in means.values():
         figures["added"] = float(np.sqrt(max(figures["jitter"] ** 2 - floor**2, 0.0)))
+    means["true pupils"] = {"jitter": float(np.mean(truth))}
     if args.json:
         settings = {"people": args.people, "frames": args.frames, "resolution": args.resolution, "noise": NOISE}
         write_bytes(args.json, json.dumps({"settings": settings, "mean": means, "people": rows}, indent=1).encode())

@@ -165,7 +165,7 @@ def match_grain(
 def paste_eyes(
     pixels: UInt8[np.ndarray, "H W 3"],
     face: Face,
-    patch: UInt8[np.ndarray, "S S 3"],
+    patch: UInt8[np.ndarray, "S S 3"] | Float[np.ndarray, "S S 3"],
     matrix: Float[np.ndarray, "2 3"] | Float[np.ndarray, "2 2 3"],
     strength: float = 1.0,
     seed: int = 0,
