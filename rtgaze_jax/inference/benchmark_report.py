@@ -24,7 +24,7 @@ def lines(report: Report) -> Iterator[tuple[str, str]]:
         if key in report:
             yield text, f"{report[key]:.1f} s"
     if "compile_s" in report:
-        yield "compilation of the three stages", f"{report['compile_s']:.1f} s"
+        yield "compilation", f"{report['compile_s']:.1f} s"
     if "peak_memory_mib" in report:
         yield (
             "peak memory of a process, device; host",

@@ -80,7 +80,7 @@ def stages(face: EncodedFace, pitch: float, yaw: float) -> np.ndarray:
     whole = _window(face.found.landmarks, 1.6, 1.0, masks.shape)
     pictures = {
         "crop": face.crop,
-        f"rendered, pitch {pitch:g} yaw {yaw:g}": out.face,
+        f"rendered, pitch {pitch:g} yaw {yaw:g}": face.render(pitch, yaw).image,
         "depth": depth_picture(out.depth),
         "view from 25 degrees left": face.render(pitch, yaw, view=(0, 25)).image,
         "where the photo changes": np.ascontiguousarray(tinted.astype(np.uint8)[whole]),

@@ -28,7 +28,7 @@ from rtgaze_jax.files import atomic_path
 
 FORMAT = "rtgaze-jax export 1"
 PLATFORMS = ("cpu", "cuda", "tpu")
-STAGES = ("encode", "redirect", "render")
+STAGES = ("encode", "look", "redirect", "render")  # inference/network.py's, which needs Flax
 
 
 class ExportedNetwork:
@@ -50,6 +50,10 @@ class ExportedNetwork:
     def encode(self, image: Any) -> dict[str, Any]:
         """Crops u8[B, S, S, 3] -> everything that depends on the face alone."""
         return self._programs["encode"](self._weights["encode"], image)
+
+    def look(self, features: dict[str, Any], gaze: Any, eye_points: Any) -> Any:
+        """The crops themselves with other eyes u8[B, S, S, 3]; arguments as of `redirect`."""
+        return self._programs["look"](self._weights["look"], features, gaze, eye_points)
 
     def redirect(self, features: dict[str, Any], gaze: Any, eye_points: Any) -> dict[str, Any]:
         """The scene with a new gaze f32[B, 2] (radians, source frame); eye_points f32[B, 2, 2], normalised."""

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rtgaze_jax.geometry.camera import frontal_camera
 from rtgaze_jax.inference import align
 from rtgaze_jax.inference.blend import eye_area, paste_eyes
 from rtgaze_jax.inference.gating import Gate, Schedule, angle_between, openness
@@ -280,8 +279,7 @@ class LiveRedirector:
         if key.image is None or key.gaze is None or angle_between((pitch, yaw), key.gaze) > _SAME_GAZE:
             network = self._model.network
             wanted = jnp.radians(jnp.array([[pitch, yaw]], jnp.float32))
-            scene = network.redirect(key.features, wanted, key.points)
-            key.image = np.asarray(network.render(key.features, scene, frontal_camera()[None])["image"][0])
+            key.image = np.asarray(network.look(key.features, wanted, key.points)[0])
             key.gaze = (pitch, yaw)
             self.counts["rendered"] += 1
         return key.image

@@ -1,4 +1,4 @@
-"""The trained network as compiled programs: three stages for a face that is asked again, one for crops in bulk.
+"""The trained network as compiled programs: stages for a face that is asked again, one program for crops in bulk.
 
 Everything here is in the SOURCE frame, the world whose frontal camera took the face crop: so "camera" angles and the
 gaze of this frame are the same thing, whatever world frame the weights use inside ("head" or "source", weights'
@@ -33,10 +33,12 @@ from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import frontal_points
 from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
 
-STAGES = ("encode", "redirect", "render")
-"""The programs of a face that is encoded once."""
+STAGES = ("encode", "look", "redirect", "render")
+"""The programs of a face that is encoded once: `look` gives its own picture other eyes, `redirect` and `render` make
+the head for any view."""
 FUSED = "fused"
-"""The program that does all three at once."""
+"""The program that encodes, redirects and renders at once."""
+_TOGETHER = (STAGES[:2], STAGES[2:])  # are compiled in parallel when one of them is first needed
 BUCKETS = (1, 8, 32)
 """Batch sizes of the fused program; other numbers of images are padded to the next one."""
 
@@ -71,7 +73,7 @@ class Network:
     """Weights, and the programs that they define. The stages' arrays have a leading batch axis B, 1 for one face.
 
     A face that is looked at is asked again: for its own gaze, other gazes, other views. So photos, video and the app
-    use the three stages and keep what the earlier ones made. Crops that are wanted once, many at a time, go through
+    use the stages and keep what the earlier ones made. Crops that are wanted once, many at a time, go through
     `redirect_images`.
     """
 
@@ -84,12 +86,13 @@ class Network:
         self.size = config.image_size
         self.programs = {
             "encode": jax.jit(self._encode_face),
+            "look": jax.jit(self._look),
             "redirect": jax.jit(self._redirect_face),
             "render": jax.jit(self._render_view),
             FUSED: jax.jit(self._all_at_once),
         }
         self.params = self._place(params)
-        self._warm: set[int] = set()
+        self._warm: set[tuple[str, int]] = set()
 
     @classmethod
     def from_weights(cls, params: Mapping[str, Any], header: Mapping[str, Any]) -> "Network":
@@ -97,13 +100,8 @@ class Network:
         return cls(params, read_config(header))
 
     def encode(self, image: UInt8[Array | np.ndarray, "B S S 3"]) -> dict[str, Any]:
-        """Everything that depends on the face alone. `pose` holds rotation [B, 3, 3] (head to source), eyes, gaze.
-
-        The first call for a batch size compiles all three stages.
-        """
-        if len(image) not in self._warm:
-            self.warm_up(batch=len(image))
-        return self._call("encode", image)
+        """Everything that depends on the face alone. `pose` holds rotation [B, 3, 3] (head to source), eyes, gaze."""
+        return self._stage("encode", len(image), image)
 
     def redirect(
         self,
@@ -112,14 +110,24 @@ class Network:
         eye_points: Float[Array | np.ndarray, "B 2 2"],
     ) -> dict[str, Array]:
         """The scene with a new gaze (radians, source frame). `eye_points`: eyeballs in the crop, normalised."""
-        return self._call("redirect", features, gaze, eye_points)
+        return self._stage("redirect", len(gaze), features, gaze, eye_points)
 
     def render(
         self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array | np.ndarray, "B 25"]
     ) -> dict[str, Array]:
         """Image u8[B, S, S, 3], depth (ray length) and opacity of the head f32[B, S, S] at a camera of the source
         frame."""
-        return self._call("render", features["pose"], scene, camera)
+        return self._stage("render", len(camera), features["pose"], scene, camera)
+
+    def look(
+        self,
+        features: dict[str, Any],
+        gaze: Float[Array | np.ndarray, "B 2"],
+        eye_points: Float[Array | np.ndarray, "B 2 2"],
+    ) -> UInt8[Array, "B S S 3"]:
+        """The encoded crops themselves with other eyes. Several times cheaper than redirect and render, which also make
+        the head that other views need. Arguments as in `redirect`."""
+        return self._stage("look", len(gaze), features, gaze, eye_points)
 
     def redirect_images(
         self,
@@ -151,8 +159,7 @@ class Network:
 
         with ThreadPoolExecutor(len(lowered)) as pool:
             taken = dict(zip(lowered, pool.map(seconds, lowered.values()), strict=True))
-        if set(STAGES) <= set(lowered):
-            self._warm.add(batch)
+        self._warm |= {(name, batch) for name in lowered}
         return taken
 
     def lower(self, *names: str, batch: int = 1) -> dict[str, jax.stages.Lowered]:
@@ -175,13 +182,20 @@ class Network:
         scene = self.programs["redirect"].trace(self.params["redirect"], *redirect).out_info
         return {
             "encode": (image,),
+            "look": redirect,
             "redirect": redirect,
             "render": (features["pose"], scene, camera),
             FUSED: (image, gaze, eye_points),
         }
 
-    def _call(self, name: str, *args: Any) -> dict[str, Any]:
+    def _call(self, name: str, *args: Any) -> Any:
         return self.programs[name](self.params[name], *args)
+
+    def _stage(self, name: str, batch: int, *args: Any) -> Any:
+        """A stage's result; the first call for a batch size compiles it, with those that go with it."""
+        if (name, batch) not in self._warm:
+            self.warm_up(*next(group for group in _TOGETHER if name in group), batch=batch)
+        return self._call(name, *args)
 
     def _place(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Each program's parameters on the device, cast where that is all the program would do with them."""
@@ -206,28 +220,42 @@ class Network:
     def _encode_face(self, params: Any, image: UInt8[Array, "B S S 3"]) -> dict[str, Any]:
         return self._apply(params, image.astype(jnp.float32) / 127.5 - 1, method="encode")
 
-    def _redirect_face(self, params: Any, features: dict[str, Any], gaze: Array, eye_points: Array) -> dict[str, Array]:
+    def _prompt(self, features: dict[str, Any], gaze: Array, eye_points: Array) -> tuple[Array, Array, Array]:
+        """Gaze, eye centres and source camera in the weights' world frame."""
         pose = features["pose"]
         to_world = self._to_world(pose)
         # landmarks know better where an eye is in the image, the pose head how far away it is
         eyes = transform_points(to_world, frontal_points(eye_points, -pose["eyes"][..., 2]))
         prompt = vector_to_head_gaze(transform_vector(to_world, head_gaze_to_vector(gaze)))
         camera = transform_camera(to_world, frontal_camera()[None])
-        return self._apply(params, features, prompt, eyes, camera, method="redirect")
+        return prompt, eyes, camera
+
+    def _redirect_face(self, params: Any, features: dict[str, Any], gaze: Array, eye_points: Array) -> dict[str, Array]:
+        return self._apply(params, features, *self._prompt(features, gaze, eye_points), method="redirect")
+
+    def _look(self, params: Any, features: dict[str, Any], gaze: Array, eye_points: Array) -> UInt8[Array, "B S S 3"]:
+        return _to_uint8(self._apply(params, features, *self._prompt(features, gaze, eye_points), method="look"))
 
     def _render_view(
         self, params: Any, pose: dict[str, Array], scene: dict[str, Array], camera: Array
     ) -> dict[str, Array]:
         out = self._apply(params, scene, transform_camera(self._to_world(pose), camera), method="render")
-        image = jnp.clip(jnp.round((out["image"] + 1) * 127.5), 0, 255).astype(jnp.uint8)
         opacity = jnp.clip(grow(out["opacity"][..., None], self.size // out["opacity"].shape[1])[..., 0], 0, 1)
-        return {"image": image, "depth": out["depth"].astype(jnp.float32), "opacity": opacity.astype(jnp.float32)}
+        return {
+            "image": _to_uint8(out["image"]),
+            "depth": out["depth"].astype(jnp.float32),
+            "opacity": opacity.astype(jnp.float32),
+        }
 
     def _all_at_once(self, params: Any, image: Array, gaze: Array, eye_points: Array) -> dict[str, Array]:
         features = self._encode_face(params, image)
         scene = self._redirect_face(params, features, gaze, eye_points)
         camera = jnp.broadcast_to(frontal_camera(), (image.shape[0], 25))
         return self._render_view(params, features["pose"], scene, camera)
+
+
+def _to_uint8(image: Float[Array, "..."]) -> UInt8[Array, "..."]:
+    return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def _padded(rows: Any, size: int) -> Any:

@@ -7,7 +7,6 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 
-from rtgaze_jax.geometry.camera import frontal_camera
 from rtgaze_jax.inference.network import Network
 from rtgaze_jax.weights import io
 
@@ -16,7 +15,6 @@ def crop_redirector(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray
     """A function (crop u8[S, S, 3], eye centres [2, 2] normalised, gazes [k, 2] radians in the crop's camera) -> faces
     u8[k, N, N, 3] of the network's size N. Raises UserError where the weights are no redirector's."""
     network = Network.from_weights(*io.load(path))
-    camera = frontal_camera()[None]
 
     def redirect(crop: np.ndarray, eyes: np.ndarray, gazes: np.ndarray) -> np.ndarray:
         if len(crop) != network.size:
@@ -25,7 +23,7 @@ def crop_redirector(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray
             crop = cv2.resize(crop, (network.size, network.size), interpolation=method)
         features = network.encode(jnp.asarray(crop)[None])
         points = jnp.asarray(eyes, jnp.float32)[None]
-        scenes = (network.redirect(features, jnp.asarray(gaze, jnp.float32)[None], points) for gaze in gazes)
-        return np.concatenate([np.asarray(network.render(features, scene, camera)["image"]) for scene in scenes])
+        faces = (network.look(features, jnp.asarray(gaze, jnp.float32)[None], points) for gaze in gazes)
+        return np.concatenate([np.asarray(face) for face in faces])
 
     return redirect

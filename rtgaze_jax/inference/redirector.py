@@ -87,16 +87,25 @@ class View:
 class Redirected:
     """A photo whose face looks elsewhere.
 
-    face: the aligned crop as the network sees it, u8[S, S, 3]. depth, gaze, camera: as in `View`. source: what it was
-    made from. strength: 0..1. image: the whole photo with the eyes pasted back.
+    face: the aligned crop with its new eyes, u8[S, S, 3]. gaze: (pitch, yaw) in degrees in the crop's camera frame.
+    source: what it was made from. strength: 0..1. image: the whole photo with the eyes pasted back. depth, camera: as
+    in `View`.
     """
 
     face: UInt8[np.ndarray, "S S 3"]
-    depth: Float[np.ndarray, "S S"]
     gaze: tuple[float, float]
-    camera: Float[np.ndarray, "25"]
     source: "EncodedFace"
     strength: float
+
+    @property
+    def camera(self) -> Float[np.ndarray, "25"]:
+        """The crop's camera: the frontal one of the source frame."""
+        return np.asarray(frontal_camera())
+
+    @functools.cached_property
+    def depth(self) -> Float[np.ndarray, "S S"]:
+        """Ray lengths in world units, 0 where the head is not; the head is rendered when they are first asked for."""
+        return self.source.view(self.gaze, frontal_camera()).depth
 
     def paste(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """A copy of `pixels` (of the photo's size) with this face's eyes pasted in."""
@@ -147,7 +156,8 @@ class EncodedFace:
             )
         return eased
 
-    def _view(self, gaze: tuple[float, float], camera: jnp.ndarray) -> View:
+    def view(self, gaze: tuple[float, float], camera: jnp.ndarray) -> View:
+        """The head with a gaze (degrees, camera frame, not eased) as a camera of the source frame sees it."""
         scene = self._network.redirect(self._features, jnp.radians(jnp.array([gaze], jnp.float32)), self._points)
         out = self._network.render(self._features, scene, camera[None])
         image, depth, opacity = (np.asarray(out[name][0]) for name in ("image", "depth", "opacity"))
@@ -173,8 +183,8 @@ class EncodedFace:
         # at full strength the estimate must not matter at all
         source = self.gaze if strength < 1 else target
         gaze = source[0] + strength * (target[0] - source[0]), source[1] + strength * (target[1] - source[1])
-        view = self._view(gaze, frontal_camera())
-        return Redirected(view.image, view.depth, gaze, view.camera, self, strength)
+        face = self._network.look(self._features, jnp.radians(jnp.array([gaze], jnp.float32)), self._points)
+        return Redirected(np.asarray(face[0]), gaze, self, strength)
 
     def look_at(self, target: str = "camera", strength: float = 1.0) -> Redirected:
         """The photo with the face looking at the "camera"."""
@@ -192,7 +202,7 @@ class EncodedFace:
         not to the new viewpoint.
         """
         up, left = check_angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
-        return self._view(self._target(pitch, yaw, frame), orbit_camera(left, up)).over()
+        return self.view(self._target(pitch, yaw, frame), orbit_camera(left, up)).over()
 
 
 class Redirector:

@@ -50,6 +50,11 @@ class SharedNetwork:
         with self._lock:
             return self._network.encode(image)
 
+    def look(self, features: Any, gaze: Any, eye_points: Any) -> Any:
+        """As Network.look."""
+        with self._lock:
+            return self._network.look(features, gaze, eye_points)
+
     def redirect(self, features: Any, gaze: Any, eye_points: Any) -> Any:
         """As Network.redirect."""
         with self._lock:

@@ -124,22 +124,48 @@ class RTGaze(nn.Module):
         out["depth"] = grow(out["depth"][..., None], c.image_size // c.render.resolution)[..., 0]
         out["base"] = image * 2 - 1
         if c.eyes.enabled:
-            eyes = self.eye_renderer(
-                scene["eye_planes"],
-                scene["eye_centers"],
-                scene["planes"],
-                c.render.box,
-                camera,
-                scene["source"],
-                scene["source_camera"],
-                keys[1],
-            )
-            patches = eyes["patches"]
-            weights = jnp.broadcast_to(feather(c.eyes.patch), (*patches.shape[:-1], 1))
-            image = paste_patches(image, patches, weights, eyes["origins"])
-            out["eyes"] = eyes
+            image, out["eyes"] = self._with_eyes(image, scene, camera, keys[1])
         out["image"] = image * 2 - 1
         return out
+
+    def look(
+        self,
+        features: dict[str, Any],
+        gaze: Float[Array, "B 2"],
+        eye_centers: Float[Array, "B 2 3"] | None = None,
+        source_camera: Float[Array, "B 25"] | None = None,
+    ) -> Float[Array, "B S S 3"]:
+        """The source image itself with other eyes, in about [-1, 1]: what redirect and render make for the source's own
+        camera, but the head is not rendered. Without the eye branch it is. Arguments as of redirect."""
+        if source_camera is None:
+            source_camera = self.source_camera(features)
+        scene = self.redirect(features, gaze, eye_centers, source_camera)
+        if not self.config.eyes.enabled:
+            return self.render(scene, source_camera)["image"]
+        return self._with_eyes(scene["source"], scene, source_camera)[0] * 2 - 1
+
+    def _with_eyes(
+        self,
+        image: Float[Array, "B S S 3"],
+        scene: dict[str, Any],
+        camera: Float[Array, "B 25"],
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B S S 3"], dict[str, Array]]:
+        """The image with the eye branch's patches pasted in, and what the branch made (see EyeRenderer)."""
+        c = self.config
+        eyes = self.eye_renderer(
+            scene["eye_planes"],
+            scene["eye_centers"],
+            scene["planes"],
+            c.render.box,
+            camera,
+            scene["source"],
+            scene["source_camera"],
+            key,
+        )
+        patches = eyes["patches"]
+        weights = jnp.broadcast_to(feather(c.eyes.patch), (*patches.shape[:-1], 1))
+        return paste_patches(image, patches, weights, eyes["origins"]), eyes
 
     def __call__(
         self,

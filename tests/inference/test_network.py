@@ -40,9 +40,14 @@ def test_nothing_is_compiled_twice_and_the_fused_program_equals_the_stages(netwo
     camera = np.asarray(frontal_camera())[None]
     compiled.clear()
     features = network.encode(inputs[0])
-    assert len(compiled) >= 3  # the first face compiles all stages
+    assert len(compiled) >= 2  # the first face compiles what it needs for a look
     compiled.clear()
-    separate = network.render(features, network.redirect(features, *inputs[1:]), camera)
+    network.look(features, *inputs[1:])
+    assert compiled == []
+    scene = network.redirect(features, *inputs[1:])
+    assert len(compiled) >= 2  # and the first scene what other views need
+    compiled.clear()
+    separate = network.render(features, scene, camera)
     assert compiled == []
     assert set(network.warm_up(FUSED)) == {FUSED}
     assert len(compiled) >= 1
@@ -148,11 +153,12 @@ def test_loops_and_calls_are_looked_into_only_where_that_is_safe():
 def test_bfloat16_networks_hold_bfloat16_kernels():
     network = Network(varied_params(TINY), TINY, "bfloat16")
     kept = {name: jax.tree.leaves(network.params[name]) for name in (*STAGES, FUSED)}
-    assert sum(len(kept[stage]) for stage in STAGES) == len(kept[FUSED])
-    encode, redirect, render = (network.params[stage] for stage in STAGES)
+    assert sum(len(kept[stage]) for stage in ("encode", "redirect", "render")) == len(kept[FUSED])
+    encode, look, redirect, render = (network.params[stage] for stage in STAGES)
     assert encode["high"]["Conv_0"]["kernel"].dtype == jnp.bfloat16
     assert encode["low"]["LayerNorm_0"]["scale"].dtype == jnp.float32
     assert encode["pose"]["heatmap"]["kernel"].dtype == jnp.float32
     assert set(encode) == {"low", "high", "pose"}
+    assert set(look) == {"prompt", "planes", "eye_planes", "eye_renderer"}
     assert set(redirect) == {"prompt", "planes", "eye_planes"}
     assert set(render) == {"renderer", "eye_renderer"}

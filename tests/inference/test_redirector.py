@@ -45,6 +45,9 @@ class KnownNetwork:
         self.points.append(np.asarray(eye_points))
         return {"image": 255 - features["image"]}
 
+    def look(self, features, gaze, eye_points):
+        return self.redirect(features, gaze, eye_points)["image"]
+
     def render(self, features, scene, camera):
         self.cameras.append(np.asarray(camera))
         return {"image": scene["image"], "depth": jnp.ones((1, 128, 128)), "opacity": self.opacity}
@@ -72,9 +75,9 @@ def test_result(face, network, photo):
     assert out.face.shape == (128, 128, 3)
     assert out.depth.shape == (128, 128)
     assert out.gaze == (10, -20)
-    np.testing.assert_allclose(network.gazes[-1], (10, -20), atol=1e-4)
-    np.testing.assert_allclose(network.cameras[-1][0], frontal_camera(), atol=1e-6)
-    np.testing.assert_array_equal(out.camera, network.cameras[-1][0])
+    np.testing.assert_allclose(network.gazes, [(10, -20)] * 2, atol=1e-4)  # the second time for the depth
+    np.testing.assert_array_equal(network.cameras[-1][0], out.camera)
+    np.testing.assert_allclose(out.camera, frontal_camera(), atol=1e-6)
     changed = (out.image != photo).any(-1)
     assert 0.001 < changed.mean() < 0.01
     np.testing.assert_allclose(network.points[-1][0].mean(0), (0.5, 0.43), atol=0.03)
@@ -240,9 +243,13 @@ def test_the_network_is_asked_in_its_own_world_frame(monkeypatch, frame):
     """Gaze, eyes and cameras given in the source frame reach the model in the weights' frame."""
 
     def echo(self, params, *arguments, method):
-        if method == "redirect":
-            return dict(zip(("prompt", "eyes", "camera"), arguments[1:], strict=True))
-        return {"image": jnp.zeros((1, 64, 64, 3)), "depth": arguments[1], "opacity": jnp.ones((1, 32, 32))}
+        image = jnp.zeros((1, 64, 64, 3))
+        return {
+            "encode": lambda *_: {"pose": pose},
+            "look": lambda *_: image,
+            "redirect": lambda _, *wanted: dict(zip(("prompt", "eyes", "camera"), wanted, strict=True)),
+            "render": lambda _, camera: {"image": image, "depth": camera, "opacity": jnp.ones((1, 32, 32))},
+        }[method](*arguments)
 
     monkeypatch.setattr(Network, "_apply", echo)
     c, s = np.cos(0.4), np.sin(0.4)

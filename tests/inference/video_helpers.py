@@ -39,8 +39,11 @@ class DiscNetwork:
                 cv2.circle(image, centre, radius * 16, colour, -1, cv2.LINE_AA, 4)
         return {"image": image}
 
-    def render(self, features, scene, camera):
+    def look(self, features, gaze, eye_points):
         self.rendered += 1
+        return self.redirect(features, gaze, eye_points)["image"][None]
+
+    def render(self, features, scene, camera):
         flat = np.ones((1, self.size, self.size), np.float32)
         return {"image": scene["image"][None], "depth": flat, "opacity": flat}
 

@@ -97,6 +97,24 @@ def test_an_untrained_network_shows_the_photo_in_its_own_view(tiny):
     assert photo > 0.95
 
 
+def test_a_look_is_the_photo_with_the_eyes_of_a_rendering(tiny):
+    config, params, image = tiny
+    camera = frontal_camera()[None]
+    features = stage(config, "encode")(params, image)
+    look = stage(config, "look")(params, features, GAZES[1], EYES, camera)
+    rendered = stage(config, "render")(
+        params, stage(config, "redirect")(params, features, GAZES[1], EYES, camera), camera
+    )
+    eyes = np.zeros((64, 64), bool)
+    rows, columns = config.eyes.patch
+    for row, column in np.asarray(rendered["eyes"]["origins"][0]):
+        eyes[row : row + rows, column : column + columns] = True
+        inside = np.s_[0, row + 2 : row + rows - 2, column + 2 : column + columns - 2]
+        np.testing.assert_allclose(look[inside], rendered["image"][inside], atol=1e-5)
+    np.testing.assert_allclose(look[0][~eyes], image[0][~eyes], atol=1e-6)
+    assert np.abs(look[0][eyes] - image[0][eyes]).max() > 0.05
+
+
 def test_examples_of_a_batch_do_not_mix(tiny):
     config, variables, image = tiny
     images = jnp.concatenate([image, -image])
