@@ -1,15 +1,13 @@
 """The field (lookup in three planes and decoder) by XLA and by the Pallas kernel, on an NVIDIA GPU.
 
-  python experiments/benchmark_kernels.py --json kernels.json            # about 80 s on an H100
-  python experiments/benchmark_kernels.py --presets small --batches 1
+  python experiments/benchmark_kernels.py --json kernels.json
 
-First every launch of the kernel at batch 1 in bfloat16, then the fastest ones in float32, in whole renders and at the
-other batch sizes. Rows are printed as they come:
+First some launches of the kernel at batch 1 in bfloat16, then the one in use (kernels.LAUNCH) in float32, for density
+alone, in whole renders and at the other batch sizes. Rows are printed as they come:
 
-  pass      forward (densities and colours), density (alone), gradient (forward and backward, planes and weights), rays
-            (the two-pass render of all rays, without super-resolution)
-  launch    of the kernel: points per block x warps per program x blocks per program; "atomic": the gradient's kernel
-            adds up the planes' gradient itself, otherwise XLA does
+  pass      forward (densities and colours), density (alone), rays (the two-pass render of all rays, without
+            super-resolution)
+  launch    of the kernel: points x warps per program
   ms        median over --repeats of as many calls as fill 20 ms, queued without waiting and then waited for; inputs
             rotate over several sets; * where the host was hardly faster in queueing, so that the device may have waited
   of xla    time as a multiple of XLA's for the same inputs
@@ -32,7 +30,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,25 +43,13 @@ from rtgaze_jax.rendering.rays import camera_rays
 from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES
 from rtgaze_jax.rendering.volume import render_rays, stratified_depths
 
-GRIDS = {"small": 128, "paper": 256}  # texels per side of a plane
-FORWARD = [(64, 4, 1), (32, 2, 1), (64, 8, 1), (128, 8, 1), (128, 4, 1), (64, 2, 1), (128, 8, 4)]
-BACKWARD = [(32, 4, 16), (64, 8, 16), (64, 4, 16), (32, 4, 64)]
-ATOMIC = [(32, 4, 16), (64, 8, 16)]
+PRESETS = ("small", "paper")
+LAUNCHES = [kernels.LAUNCH, (64, 4), (128, 4), (64, 2)]
 SETS = 3  # of inputs: together more than a card's cache
 SAMPLE = 4096  # points compared with NumPy
 
 
-class Setting(NamedTuple):
-    """Launches of both kernels, and who adds up the planes' gradient."""
-
-    forward: tuple[int, int, int] = kernels.FORWARD
-    backward: tuple[int, int, int] = kernels.BACKWARD
-    atomic: bool = kernels.ATOMIC
-
-    def describe(self, name: str) -> str:
-        """What of it counts in a pass."""
-        forward, backward = ("x".join(map(str, launch)) for launch in self[:2])
-        return forward if name != "gradient" else backward + (" atomic" if self.atomic else "")
+Launch = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +70,20 @@ class Case:
         return TRUE_AXES if self.config.axes == "true" else EG3D_AXES
 
     @property
+    def grid(self) -> int:
+        """Texels per side of a plane."""
+        whole = preset(self.name)
+        return whole.image_size // (whole.encoder.pool * whole.encoder.stride)
+
+    @property
     def points(self) -> int:
         """Of one example and one pass."""
         return self.config.resolution**2 * self.config.fine
 
     def inputs(self, seed: int) -> tuple[Any, ...]:
-        """Planes, points, parameters, gradients of densities and colours, rays; float32."""
-        c, keys = self.config, jax.random.split(jax.random.key(seed), 8)
-        planes = jax.random.normal(keys[0], (self.batch, 3, GRIDS[self.name], GRIDS[self.name], c.plane_channels))
+        """Planes, points, parameters, rays; float32."""
+        c, keys = self.config, jax.random.split(jax.random.key(seed), 4)
+        planes = jax.random.normal(keys[0], (self.batch, 3, self.grid, self.grid, c.plane_channels))
         cameras = jnp.stack([orbit_camera(3.0 * i, 2.0 * i) for i in range(self.batch)])
         start, direction = (x.reshape(self.batch, -1, 3) for x in camera_rays(cameras, c.resolution))
         depths = stratified_depths(RADIUS + c.start, RADIUS + c.end, c.fine, keys[1], start.shape[:-1])
@@ -105,38 +97,32 @@ class Case:
             "Dense_0": dense(keys[2], c.plane_channels, c.hidden),
             "out": dense(keys[3], c.hidden, 1 + c.features),
         }
-        shape = points.shape[:2]
-        gradients = jax.random.normal(keys[4], shape), jax.random.normal(keys[5], (*shape, c.features))
-        return planes, points, params, gradients, (start, direction)
+        return planes, points, params, (start, direction)
 
-    def function(self, name: str, dtype: str, setting: Setting | None) -> Callable:
-        """A pass as a function of `inputs`, by the kernels as set, or by XLA (None)."""
+    def function(self, name: str, dtype: str, launch: Launch | None) -> Callable:
+        """A pass as a function of `inputs`, by the kernel as launched, or by XLA (None)."""
         c, low = self.config, dtype == "planes16"
         dtype = "bfloat16" if low else dtype
+        options = kernels.Options(c.box, self.axes, dtype=dtype, implementation="xla")
 
         def evaluate(planes: Any, points: Any, params: Any, colours: int = c.features) -> Any:
             planes = planes.astype(jnp.bfloat16) if low else planes
-            if setting is None:
+            if launch is None:
                 function = kernels.field if colours else kernels.density
-                return function(planes, points, c.box, self.axes, params, dtype=dtype, implementation="xla")
-            plan = kernels.make_plan(self.axes, colours, dtype, *setting)
-            return kernels.fused(planes, points * (2 / c.box), params, plan)[: 2 if colours else 1]
+                return function(planes, points, params, options)
+            plan = kernels.make_plan(self.axes, colours, dtype, launch)
+            densities, found = kernels.fused(planes, points * (2 / c.box), params, plan)
+            return (densities, found) if colours else densities
 
-        def gradient(planes: Any, points: Any, params: Any, gradients: Any, rays: Any) -> Any:
-            values, pull = jax.vjp(lambda p, w: evaluate(p, points, w), planes, params)
-            return values, pull(gradients)
-
-        def rays(planes: Any, points: Any, params: Any, gradients: Any, rays: Any) -> Any:
+        def rays(planes: Any, points: Any, params: Any, rays: Any) -> Any:
             return render_rays(
                 lambda x: evaluate(planes, x, params), *rays, RADIUS + c.start, RADIUS + c.end, c.coarse, c.fine, None,
-                merge=c.merge, density_scale=c.density_scale,
-                density=lambda x: jax.tree.leaves(evaluate(planes, x, params, 0))[0],
+                merge=c.merge, density_scale=c.density_scale, density=lambda x: evaluate(planes, x, params, 0),
             )[:3]  # fmt: skip
 
         return {
-            "forward": lambda planes, points, params, *_: evaluate(planes, points, params),
-            "density": lambda planes, points, params, *_: jax.tree.leaves(evaluate(planes, points, params, 0)),
-            "gradient": gradient,
+            "forward": lambda planes, points, params, _: evaluate(planes, points, params),
+            "density": lambda planes, points, params, _: evaluate(planes, points, params, 0),
             "rays": rays,
         }[name]
 
@@ -144,17 +130,15 @@ class Case:
         """Milliseconds that a pass (not "rays") cannot beat."""
         c, count = self.config, self.batch * self.points
         outputs = 1 if name == "density" else 1 + c.features
-        texels = self.batch * 3 * GRIDS[self.name] ** 2 * c.plane_channels
+        texels = self.batch * 3 * self.grid**2 * c.plane_channels
         numbers = texels + count * (3 + outputs)
         operations = 2 * count * c.hidden * (c.plane_channels + outputs) + 24 * count * c.plane_channels
-        if name == "gradient":
-            numbers, operations = numbers + texels + count * outputs, 3 * operations
         return 1000 * max(4 * numbers / bandwidth, operations / rate)
 
 
 def numpy_forward(case: Case, planes: np.ndarray, points: np.ndarray, params: Any) -> tuple[np.ndarray, np.ndarray]:
     """Densities and colours in float64, points [n, 3] of one example."""
-    size, total = GRIDS[case.name], np.zeros((len(points), planes.shape[-1]))
+    size, total = case.grid, np.zeros((len(points), planes.shape[-1]))
     for plane, names in zip(planes, case.axes, strict=True):
         signed = (points[:, "xyz".index(n[-1])] * (-1.0 if n[0] == "-" else 1.0) for n in names)
         column, row = (((1 + x * 2 / case.config.box) * size - 1) / 2 for x in signed)
@@ -216,16 +200,16 @@ class Bench:
         self._compiled: dict[tuple, Future] = {}
         self.ceilings = ceilings()
 
-    def compile(self, case: Case, name: str, dtype: str, setting: Setting | None) -> Future:
+    def compile(self, case: Case, name: str, dtype: str, launch: Launch | None) -> Future:
         """The compiled pass, soon. float32 products are exact."""
-        key = (case, name, dtype, setting)
+        key = (case, name, dtype, launch)
 
         def work() -> Any:
             if time.monotonic() > self._until:
                 raise TimeoutError("left out, the time is up")
             with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
                 shapes = jax.eval_shape(lambda: case.inputs(0))
-                return jax.jit(case.function(name, dtype, setting)).lower(*shapes).compile()
+                return jax.jit(case.function(name, dtype, launch)).lower(*shapes).compile()
 
         if key not in self._compiled:
             self._compiled[key] = self._pool.submit(work)
@@ -237,14 +221,14 @@ class Bench:
             future.exception()
 
     def row(
-        self, case: Case, name: str, dtype: str, setting: Setting | None, sets: list[Any], reference: Any, xla: Any
+        self, case: Case, name: str, dtype: str, launch: Launch | None, sets: list[Any], reference: Any, xla: Any
     ) -> float | None:
         """Times one variant; its milliseconds, None if it failed. `xla`: XLA's milliseconds."""
-        launch = "xla" if setting is None else setting.describe(name)
-        row: dict[str, Any] = dict(preset=case.name, batch=case.batch, dtype=dtype, launch=launch) | {"pass": name}
-        head = f"{case.name:5} {case.batch:2} {dtype:8} {name:8} {launch:14}"
+        by = "x".join(map(str, launch)) if launch else "xla"
+        row: dict[str, Any] = dict(preset=case.name, batch=case.batch, dtype=dtype, launch=by) | {"pass": name}
+        head = f"{case.name:5} {case.batch:2} {dtype:8} {name:8} {by:6}"
         try:
-            function = self.compile(case, name, dtype, setting).result()
+            function = self.compile(case, name, dtype, launch).result()
             if time.monotonic() > self._until:
                 raise TimeoutError("left out, the time is up")
             row["error"] = None if reference is None else float(relative(function(*sets[0]), reference))
@@ -265,73 +249,57 @@ class Bench:
         self.rows.append(row)
         return row.get("ms")
 
-    def sweep(
-        self, case: Case, name: str, dtype: str, settings: list[Setting], sets: list[Any], reference: Any
-    ) -> Setting:
-        """XLA and some settings of the kernel; the fastest of these."""
+    def sweep(self, case: Case, name: str, dtype: str, launches: list[Launch], sets: list[Any], reference: Any) -> None:
+        """XLA and some launches of the kernel."""
         xla = self.row(case, name, dtype, None, sets, reference, None)
         if reference is None and xla is not None:
             reference = self.compile(case, name, dtype, None).result()(*sets[0])
-        times = {s: self.row(case, name, dtype, s, sets, reference, xla) for s in settings}
-        return min(settings, key=lambda s: times[s] or float("inf"))
+        for launch in launches:
+            self.row(case, name, dtype, launch, sets, reference, xla)
 
 
 def run(bench: Bench, presets: list[str], batches: list[int]) -> None:
-    """All rows, in two waves: what is to be chosen, then what is chosen."""
-    forwards = [Setting(forward=launch) for launch in FORWARD]
-    backwards = [Setting(backward=launch) for launch in BACKWARD]
-    backwards += [Setting(backward=launch, atomic=True) for launch in ATOMIC]
-    sweeps = [("forward", forwards), ("gradient", backwards)]
-    for name in presets:
-        bench.compile(Case(name, 1), "gradient", "float32", None)
-        for what, settings in sweeps:
-            for setting in (None, *settings):
-                bench.compile(Case(name, 1), what, "bfloat16", setting)
-    bench.wait()
-    best, references = {}, {}
-    for name in presets:
-        case = Case(name, 1)
-        sets = [case.inputs(seed) for seed in range(SETS)]
-        references[name] = exact = bench.compile(case, "gradient", "float32", None).result()(*sets[0])
-        planes, points, params = jax.device_get(sets[0][:3])
-        chosen = np.random.default_rng(0).choice(case.points, SAMPLE, replace=False)
-        expected = numpy_forward(case, planes[0], points[0, chosen], params)
-        error = float(relative(tuple(x[0, chosen] for x in exact[0]), jax.tree.map(np.float32, expected)))
-        print(f"{name:5}  1 float32  ref      error {error:.1e} against float64", flush=True)
-        forward = bench.sweep(case, "forward", "bfloat16", forwards, sets, exact[0])
-        backward = bench.sweep(case, "gradient", "bfloat16", backwards, sets, exact)
-        best[name] = backward._replace(forward=forward.forward)
-    later = [(Case(name, 1), what, "float32") for name in presets for what in ("forward", "gradient")]
-    later += [(Case(name, 1), what, "bfloat16") for name in presets for what in ("density", "rays")]
-    later += [(Case(name, 1), what, "planes16") for name in presets for what in ("forward", "rays")]
-    later += [
-        (Case(name, batch), what, "bfloat16")
-        for batch in batches if batch > 1 for name in presets for what in ("forward", "gradient", "rays")
-    ]  # fmt: skip
-    for case, what, dtype in later:
-        for setting in (None, best[case.name]):
-            bench.compile(case, what, dtype, setting)
-    bench.wait()
-    held: Any = (None, [])
-    for case, what, dtype in later:
-        if held[0] != case:
-            held = (None, [])  # frees the last ones first
-            held = (case, [case.inputs(seed) for seed in range(SETS if case.batch == 1 else 1)])
-        exact = references[case.name]
-        reference = (
-            {"forward": exact[0], "gradient": exact, "density": [exact[0][0]]}.get(what) if case.batch == 1 else None
+    """All rows. Everything is compiled before anything is timed."""
+    found = [("forward", "bfloat16", LAUNCHES)]
+    found += [
+        (what, dtype, [kernels.LAUNCH])
+        for what, dtype in (
+            ("density", "bfloat16"), ("rays", "bfloat16"), ("forward", "float32"), ("forward", "planes16"),
+            ("rays", "planes16"),
         )
-        bench.sweep(case, what, dtype, [best[case.name]], held[1], reference)
-    print(
-        "fastest:",
-        {name: f"forward {s.describe('forward')}, backward {s.describe('gradient')}" for name, s in best.items()},
-    )
+    ]  # fmt: skip
+    more = [("forward", "bfloat16", [kernels.LAUNCH]), ("rays", "bfloat16", [kernels.LAUNCH])]
+    rows = [(Case(name, 1), *row) for name in presets for row in found]
+    rows += [(Case(name, batch), *row) for batch in batches if batch > 1 for name in presets for row in more]
+    for case, what, dtype, launches in rows:
+        for launch in (None, *launches):
+            bench.compile(case, what, dtype, launch)
+    bench.wait()
+    held, sets, exact = None, [], None
+    for case, what, dtype, launches in rows:
+        if held != case:
+            sets, exact = [], None  # frees the last ones first
+            held, sets = case, [case.inputs(seed) for seed in range(SETS if case.batch == 1 else 1)]
+            if case.batch == 1:
+                exact = bench.compile(case, "forward", "float32", None).result()(*sets[0])
+                compare(case, sets[0], exact)
+        reference = None if exact is None or what == "rays" else exact if what == "forward" else exact[0]
+        bench.sweep(case, what, dtype, launches, sets, reference)
+
+
+def compare(case: Case, inputs: Any, exact: Any) -> None:
+    """Prints how near XLA's result in float32 is to float64's, for a sample of points."""
+    planes, points, params = jax.device_get(inputs[:3])
+    chosen = np.random.default_rng(0).choice(case.points, SAMPLE, replace=False)
+    expected = numpy_forward(case, planes[0], points[0, chosen], params)
+    error = float(relative(tuple(x[0, chosen] for x in exact), jax.tree.map(np.float32, expected)))
+    print(f"{case.name:5}  1 float32  ref      error {error:.1e} against float64", flush=True)
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["paper", "small"], choices=sorted(GRIDS))
+    parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--limit", type=float, default=75, metavar="SECONDS")
@@ -342,8 +310,8 @@ def main() -> int:
     bandwidth, rate = bench.ceilings
     measured = f"copy {bandwidth / 1e12:.2f} TB/s, product {rate / 1e12:.0f} TFLOP/s"
     print(f"{device.device_kind}, jax {jax.__version__}: {measured}", flush=True)
-    if not kernels.on_nvidia():
-        print("no NVIDIA GPU: the kernel would be interpreted", file=sys.stderr)
+    if kernels.make_plan(TRUE_AXES, 0, "float32").interpret:
+        print("no NVIDIA GPU of compute capability 8 or more: the kernel would be interpreted", file=sys.stderr)
         return 2
     run(bench, args.presets, args.batches)
     if args.json:

@@ -157,7 +157,8 @@ def _lower(params: Any, config: Any, platform: str) -> tuple[dict[str, bytes], d
     from rtgaze_jax.inference.network import Network
     from rtgaze_jax.weights.io import flatten, unflatten
 
-    network = Network(params, config, "float32" if platform == "cpu" else config.dtype)
+    # without kernels, which only the machine that compiles them could run
+    network = Network(params, config, "float32" if platform == "cpu" else config.dtype, implementation="xla")
     shapes = network.argument_shapes()
     sizes = {name: array.shape for name, array in flatten(params).items()}
     types = {name: read_types(parameter_reads(network.programs[name], params, *shapes[name])) for name in STAGES}

@@ -32,6 +32,7 @@ from rtgaze_jax.models.config import ModelConfig, from_dict
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import frontal_points
 from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
+from rtgaze_jax.rendering.kernels import Implementation
 
 STAGES = ("encode", "look", "redirect", "render")
 """The programs of a face that is encoded once: `look` gives its own picture other eyes, `redirect` and `render` make
@@ -77,13 +78,21 @@ class Network:
     `redirect_images`.
     """
 
-    def __init__(self, params: Mapping[str, Any], config: ModelConfig, dtype: str | None = None):
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        config: ModelConfig,
+        dtype: str | None = None,
+        implementation: Implementation = "auto",
+    ):
         """`params`: float32 arrays of the host. `dtype`: of the computation; None: the configuration's, float32 on
-        processors, which emulate bfloat16 slowly."""
+        processors, which emulate bfloat16 slowly. `implementation`: of the field, see rendering.kernels.Options; "xla"
+        for programs that other machines are to run."""
         if dtype is None and jax.default_backend() == "cpu":
             dtype = "float32"
         self.config = dataclasses.replace(config, dtype=dtype or config.dtype)
         self.size = config.image_size
+        self.implementation = implementation
         self.programs = {
             "encode": jax.jit(self._encode_face),
             "look": jax.jit(self._look),
@@ -209,7 +218,7 @@ class Network:
         return {name: prune(placed, reads[name]) for name in self.programs}
 
     def _apply(self, params: Any, *args: Any, method: str) -> Any:
-        return RTGaze(self.config).apply({"params": params}, *args, method=method)
+        return RTGaze(self.config, self.implementation).apply({"params": params}, *args, method=method)
 
     def _to_world(self, pose: dict[str, Array]) -> Float[Array, "B 4 4"]:
         """The rigid map from the source frame to the weights' world frame."""

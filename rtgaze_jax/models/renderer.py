@@ -1,8 +1,6 @@
 """Triplane -> image at a camera: EG3D's two-pass volume rendering and super-resolution. Shared by the student and the
 teacher."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -44,25 +42,14 @@ class TriplaneRenderer(nn.Module):
         decoder = FieldDecoder(c.hidden, c.features, dtype=self.dtype, name="field")
         if self.is_initializing():
             decoder(jnp.zeros((1, 1, c.plane_channels)))  # for its parameters; the field is a function of them
-        options: dict[str, Any] = {
-            "density_shift": c.density_shift,
-            "dtype": self.dtype,
-            "implementation": self.implementation,
-        }
+        options = kernels.Options(c.box, axes, c.density_shift, self.dtype, self.implementation)
         params = decoder.variables["params"]
-
-        def field(points: Float[Array, "B N 3"]) -> tuple[Array, Array]:
-            return kernels.field(planes, points, c.box, axes, params, **options)
-
-        def density(points: Float[Array, "B N 3"]) -> Array:
-            return kernels.density(planes, points, c.box, axes, params, **options)
-
         b, r = planes.shape[0], c.resolution
         start, direction = camera_rays(camera, r)
         distance = jnp.linalg.norm(unpack_camera(camera)[0][:, :3, 3], axis=-1)[:, None]
         near, far = (jnp.broadcast_to(distance + offset, (b, r * r)) for offset in (c.start, c.end))
         rendered = render_rays(
-            field,
+            lambda points: kernels.field(planes, points, params, options),
             start.reshape(b, -1, 3),
             direction.reshape(b, -1, 3),
             near,
@@ -72,7 +59,7 @@ class TriplaneRenderer(nn.Module):
             key,
             merge=c.merge,
             density_scale=c.density_scale,
-            density=density,
+            density=lambda points: kernels.density(planes, points, params, options),
         )
         colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
         raw = colour[..., :3]

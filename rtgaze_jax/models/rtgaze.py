@@ -22,6 +22,7 @@ from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import PoseHead
 from rtgaze_jax.models.prompt import PromptInjection
 from rtgaze_jax.models.renderer import TriplaneRenderer
+from rtgaze_jax.rendering import kernels
 from rtgaze_jax.rendering.volume import split_key
 
 _MIRROR = np.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and the mirrored right eye see them
@@ -35,6 +36,7 @@ class RTGaze(nn.Module):
     """
 
     config: ModelConfig
+    implementation: kernels.Implementation = kernels.DEFAULT  # of the field; no part of what the weights mean
 
     def setup(self):
         c = self.config
@@ -43,7 +45,7 @@ class RTGaze(nn.Module):
         self.high = HighEncoder(c.encoder, dtype)
         self.prompt = PromptInjection(c.prompt, dtype)
         self.planes = TriplaneDecoder(c.encoder, c.render.plane_channels, dtype)
-        self.renderer = TriplaneRenderer(c.render, dtype)
+        self.renderer = TriplaneRenderer(c.render, dtype, self.implementation)
         self.pose = PoseHead(c.pose_width, c.pose_view, dtype)
         if c.eyes.enabled:
             self.eye_planes = EyeTriplanes(c.eyes, dtype)

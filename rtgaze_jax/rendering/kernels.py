@@ -1,13 +1,14 @@
 """The field of a triplane, lookup and decoder in one function: by XLA, or by a fused kernel on NVIDIA GPUs.
 
-XLA's version is the reference and works everywhere. The kernel (rendering/triton_field.py) computes the same function
-and the same gradients; it is chosen only where it was measured faster.
+XLA's version is the reference and works everywhere. The kernel (rendering/triton_field.py) computes the same function;
+its gradient is the reference's. A kernel of the gradient was slower than XLA's at every launch that was tried
+(experiments/results/2026-11-22_h100_inference.md).
 """
 
 import importlib.util
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,76 +23,66 @@ if TYPE_CHECKING:
 
 Implementation = Literal["xla", "pallas", "auto"]
 DEFAULT: Implementation = "xla"
-"""What fields use unless told. "xla": the kernel has not been timed against it yet (experiments/benchmark_kernels.py
-does)."""
+"""For whatever is trained: the kernel's gradient would compute the field once more."""
 
-FORWARD, BACKWARD = (64, 4, 1), (32, 4, 16)
-"""triton_field.Launch of the two kernels: points per block, warps per program, blocks per program. Not tuned yet."""
-ATOMIC = False
-"""triton_field.Plan.atomic. Not measured yet. Pallas has no relaxed atomic operations, only such that wait for all
-earlier writes."""
+LAUNCH = (32, 2)
+"""triton_field.Launch: points and warps per program. The fastest for small; 7 % behind paper's fastest, (128, 4)."""
 _LARGEST = 128  # padded channels, hidden units, colours: a program holds matrices of them in registers
-_CAPABILITY = 8.0  # compute capability: bfloat16 in the matrix units
+_NEEDED = 8.0  # compute capability: bfloat16 in the matrix units
+_MEASURED = 9.0  # Hopper, where the kernel was faster
 
 Params = Mapping[str, Mapping[str, Array]]
 """Of models.decoder.FieldDecoder with one hidden layer: "Dense_0" and "out", each with "kernel" and "bias"."""
 
 
-def field(
-    planes: Float[Array, "B P H W C"],
-    points: Float[Array, "B N 3"],
-    box: Scalar,
-    axes: Axes,
-    params: Params,
-    *,
-    density_shift: float = 0.0,
-    dtype: Any = jnp.float32,
-    implementation: Implementation = DEFAULT,
-) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
-    """Raw densities and colours at 3D points: `decode` of `sample_planes`, differentiable in planes, points and params.
+class Options(NamedTuple):
+    """What a field is, apart from its arrays.
 
-    Args:
-        planes, points, box, axes: see rendering.triplane.sample_planes.
-        params: the decoder's.
-        density_shift: added to the raw densities.
-        dtype: in which the decoder computes, float32 or bfloat16 (the kernel: matrix products only; sums, biases and
-            activations are float32).
-        implementation: "xla"; "pallas", the kernel, interpreted (slowly, for tests) where there is no NVIDIA GPU; or
-            "auto", the kernel where `supported`.
+    box, axes: see rendering.triplane.sample_planes.
+    density_shift: added to the raw densities.
+    dtype: in which the decoder computes, float32 or bfloat16 (the kernel: matrix products only; sums, biases and
+        activations are float32).
+    implementation: "xla"; "pallas", the kernel, interpreted (slowly, for tests) where no GPU can run it; or "auto", the
+        kernel where it was measured to be faster (see `choose`).
     """
-    if choose(implementation, planes, params) == "xla":
 
-        def evaluate(shared, points):
-            return decode(sample_planes(shared[0], points, box, axes), shared[1], dtype)
+    box: Scalar
+    axes: Axes
+    density_shift: float = 0.0
+    dtype: Any = jnp.float32
+    implementation: Implementation = DEFAULT
 
-        densities, colours = in_pieces(evaluate, (planes, params), points)
-    else:
-        plan = make_plan(axes, params["out"]["kernel"].shape[1] - 1, dtype)
-        densities, colours = fused(planes, points.astype(jnp.float32) * (2 / box), params, plan)
-    return densities + density_shift, colours
+
+def field(
+    planes: Float[Array, "B P H W C"], points: Float[Array, "B N 3"], params: Params, options: Options
+) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
+    """Raw densities and colours at 3D points: `decode` of `sample_planes`, differentiable in planes, points and
+    params."""
+    densities, colours = _evaluate(planes, points, params, options, params["out"]["kernel"].shape[1] - 1)
+    return densities, colours
 
 
 def density(
-    planes: Float[Array, "B P H W C"],
-    points: Float[Array, "B N 3"],
-    box: Scalar,
-    axes: Axes,
-    params: Params,
-    *,
-    density_shift: float = 0.0,
-    dtype: Any = jnp.float32,
-    implementation: Implementation = DEFAULT,
+    planes: Float[Array, "B P H W C"], points: Float[Array, "B N 3"], params: Params, options: Options
 ) -> Float[Array, "B N"]:
-    """The densities of `field` alone, for a pass that only looks for the surface. Same arguments."""
-    if choose(implementation, planes, params) == "xla":
+    """The densities of `field` alone, for a pass that only looks for the surface."""
+    return _evaluate(planes, points, params, options, 0)[0]
 
-        def evaluate(shared, points):  # the compiler drops the colours
-            return decode(sample_planes(shared[0], points, box, axes), shared[1], dtype)[0]
 
-        densities = in_pieces(evaluate, (planes, params), points)
+def _evaluate(planes, points, params, options, colours):
+    """Densities [B, N] and the first `colours` colours [B, N, colours]."""
+    dtype = jnp.dtype(options.dtype)
+    if choose(options.implementation, planes, params, dtype) == "xla":
+
+        def evaluate(shared, points):  # the compiler drops the colours that are not asked for
+            densities, found = decode(sample_planes(shared[0], points, options.box, options.axes), shared[1], dtype)
+            return densities, found[..., :colours]
+
+        densities, found = in_pieces(evaluate, (planes, params), points)
     else:
-        densities, _ = fused(planes, points.astype(jnp.float32) * (2 / box), params, make_plan(axes, 0, dtype))
-    return densities + density_shift
+        plan = make_plan(options.axes, colours, dtype)
+        densities, found = fused(planes, points.astype(jnp.float32) * (2 / options.box), params, plan)
+    return densities + options.density_shift, found
 
 
 def decode(
@@ -106,37 +97,37 @@ def decode(
     return out[..., 0], jax.nn.sigmoid(out[..., 1:]) * 1.002 - 0.001
 
 
-def choose(implementation: Implementation, planes: Float[Array, "B P H W C"], params: Params) -> Implementation:
-    """ "xla" or "pallas": what `implementation` comes to for these sizes on this machine."""
+def choose(
+    implementation: Implementation, planes: Float[Array, "B P H W C"], params: Params, dtype: Any
+) -> Implementation:
+    """ "xla" or "pallas": what `implementation` comes to for these sizes on this machine.
+
+    "auto" is the kernel where it was measured to be faster than what would else run: Hopper, products in bfloat16 (in
+    float32 XLA shortens their inputs unless told otherwise, the kernel does not), sizes that fit, and JAX's Triton
+    backend (deprecated since 0.11).
+    """
     if implementation != "auto":
         return implementation
     hidden, outputs = params["out"]["kernel"].shape
-    return "pallas" if supported(planes.shape[-1], hidden, outputs - 1) else "xla"
+    fits = max(planes.shape[-1], hidden, outputs - 1) <= _LARGEST and dtype == jnp.bfloat16
+    there = capability() == _MEASURED and importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+    return "pallas" if fits and there else "xla"
 
 
-def supported(channels: int, hidden: int, colours: int) -> bool:
-    """Whether the kernel runs here: an NVIDIA GPU of compute capability 8 or more, JAX's Triton backend (deprecated
-    since 0.11), and sizes that fit."""
-    if max(channels, hidden, colours) > _LARGEST or not on_nvidia():
-        return False
-    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-
-
-def on_nvidia() -> bool:
-    """Whether programs run on an NVIDIA GPU of compute capability 8 or more by default."""
+def capability() -> float:
+    """The compute capability of the NVIDIA GPU that programs run on by default; 0 where that is something else."""
     if jax.default_backend() != "gpu":
-        return False
-    capability = str(getattr(jax.devices()[0], "compute_capability", ""))  # AMD's are names, "gfx90a"
-    return capability.replace(".", "").isdigit() and float(capability) >= _CAPABILITY
+        return 0.0
+    found = str(getattr(jax.devices()[0], "compute_capability", ""))  # AMD's are names, "gfx90a"
+    return float(found) if found.replace(".", "").isdigit() else 0.0
 
 
-def make_plan(
-    axes: Axes, colours: int, dtype: Any, forward: tuple = FORWARD, backward: tuple = BACKWARD, atomic: bool = ATOMIC
-) -> "Plan":
-    """The kernel's plan for this machine; without an NVIDIA GPU it is interpreted. `colours`: 0 for density alone."""
+def make_plan(axes: Axes, colours: int, dtype: Any, launch: tuple[int, int] = LAUNCH) -> "Plan":
+    """The kernel's plan for this machine; where no GPU can run it, it is interpreted. `colours`: 0 for density
+    alone."""
     from rtgaze_jax.rendering.triton_field import Launch, Plan
 
-    return Plan(axes, colours, jnp.dtype(dtype).name, Launch(*forward), Launch(*backward), atomic, not on_nvidia())
+    return Plan(axes, colours, jnp.dtype(dtype).name, Launch(*launch), interpret=capability() < _NEEDED)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -150,28 +141,15 @@ def fused(
 
 
 def _fused_forward(planes, coordinates, params, plan):
-    # Nothing is kept: twelve rows a point are read faster again than their mean is written and read.
     return fused(planes, coordinates, params, plan), (planes, coordinates, params)
 
 
 def _fused_backward(plan, residuals, gradients):
-    from rtgaze_jax.rendering import triton_field
+    def reference(planes, coordinates, params):
+        densities, colours = decode(sample_planes(planes, coordinates, 2.0, plan.axes), params, plan.dtype)
+        return densities, colours[..., : plan.colours]
 
-    planes, coordinates, params = residuals
-    weights, unpack = jax.vjp(pack, params)
-    of_density, of_colours = gradients
-    if not plan.colours:
-        colours = params["out"]["kernel"].shape[1] - 1
-        of_colours = jnp.zeros((*of_density.shape, colours), of_density.dtype)
-        plan = plan._replace(colours=colours)
-    of_features, of_planes, of_weights = triton_field.backward(
-        planes, coordinates, weights, (of_density, of_colours), plan
-    )
-    # Compiled, what nobody asks for is never computed: the points' gradient (cameras are data), or the planes' again.
-    _, pull = jax.vjp(lambda p, c: sample_planes(p, c, 2.0, plan.axes), planes, coordinates)
-    planes_by_xla, of_coordinates = pull(of_features.astype(jnp.float32))
-    of_planes = planes_by_xla if of_planes is None else of_planes.astype(planes.dtype)
-    return of_planes, of_coordinates, *unpack(of_weights)
+    return jax.vjp(reference, *residuals)[1](gradients)
 
 
 fused.defvjp(_fused_forward, _fused_backward)
