@@ -76,6 +76,19 @@ class Student:
         return np.concatenate(frames)[: len(gazes)]
 
 
+class Look:
+    """The student's eyes in the source picture itself, as photos and videos are edited. It cannot change the view."""
+
+    def __init__(self, student: Student):
+        self.student = student
+
+    def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Gives the source images other eyes."""
+        s = self.student
+        moved = _moved({k: batch[k] for k in _LABELS}, s.config.frame)
+        return {"image": np.asarray(_student_look(s.params, s.config, batch["source_image"], moved, s.own_eyes))}
+
+
 class Portrait:
     """The teacher, which knows no gaze: what 3D reconstruction alone scores."""
 
@@ -113,12 +126,21 @@ def _moved(batch, frame):
     return to_frame(batch, frame)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 4))
-def _student_scene(params, config, image, labels, own_eyes):
+def _redirected(params, config, image, labels, own_eyes, method):
     apply = functools.partial(RTGaze(config).apply, {"params": params})
     features = apply(image.astype(jnp.float32) / 127.5 - 1, method="encode")
     eyes = None if own_eyes else labels["eye_centers"]
-    return apply(features, labels["prompt"], eyes, labels["source_camera"], method="redirect")
+    return apply(features, labels["prompt"], eyes, labels["source_camera"], method=method)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 4))
+def _student_scene(params, config, image, labels, own_eyes):
+    return _redirected(params, config, image, labels, own_eyes, "redirect")
+
+
+@functools.partial(jax.jit, static_argnums=(1, 4))
+def _student_look(params, config, image, labels, own_eyes):
+    return _to_uint8(_redirected(params, config, image, labels, own_eyes, "look"))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -88,6 +88,9 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         f"The estimator's own error on the true images is {own} degrees (gaze) and {head} degrees (head): no gaze or "
         "head error below says more than that. Cells are mean [95 % interval over people].",
+        "",
+        "model: rendered. look: the model's eyes in the source picture itself, as photos are edited. copy: the source "
+        "picture. warp: its eyes moved in 2D. Only model (and a teacher) can change the view.",
         *([f"Not run: baseline {', '.join(missing)} (no weights)."] if missing else []),
     ]
     titles = {"all": "All pairs", "same_view": "Same view", "cross_view": "Other view"}

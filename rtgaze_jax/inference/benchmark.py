@@ -75,7 +75,8 @@ def at_resolution(config: ModelConfig, size: int | None) -> ModelConfig:
         config.eyes, crop=round(config.eyes.crop * part), patch=(round(rows * part), round(columns * part))
     )
     render = dataclasses.replace(config.render, resolution=round(config.render.resolution * part))
-    return dataclasses.replace(config, image_size=size, render=render, eyes=eyes)
+    encoder = dataclasses.replace(config.encoder, pool=max(1, round(config.encoder.pool * part)))
+    return dataclasses.replace(config, image_size=size, encoder=encoder, render=render, eyes=eyes)
 
 
 def random_params(config: ModelConfig) -> dict[str, Any]:
