@@ -1,5 +1,6 @@
 """A sheet of pictures that shows what the shipped network does with one photo."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from rtgaze_jax import files
 from rtgaze_jax.inference import blend, mesh
 from rtgaze_jax.inference.photo import write_photo
 from rtgaze_jax.inference.provenance import Edit
@@ -15,6 +17,7 @@ from rtgaze_jax.inference.redirector import EncodedFace, Redirector
 GAZES = {"camera": (0.0, 0.0), "left": (0.0, 20.0), "right": (0.0, -20.0), "up": (12.0, 0.0), "down": (-12.0, 0.0)}
 """(pitch, yaw) in degrees; left and right are those of the image."""
 _ZOOM, _TILE = 4, 256
+_FRAMES, _AROUND = 24, (10.0, 22.0)  # of the GIF; degrees of pitch and yaw
 
 
 def _labelled(pixels: np.ndarray, text: str) -> np.ndarray:
@@ -90,8 +93,24 @@ def stages(face: EncodedFace, pitch: float, yaw: float) -> np.ndarray:
     )
 
 
+def circling(face: EncodedFace) -> bytes:
+    """A GIF of the face whose eyes go around once."""
+    window = _window(face.found.landmarks, 1.3, 1.0, face.photo.pixels.shape)
+    frames = []
+    for angle in np.linspace(0, 2 * np.pi, _FRAMES, endpoint=False):
+        pixels = face.redirect(_AROUND[0] * np.cos(angle), _AROUND[1] * np.sin(angle)).image[window]
+        frames.append(Image.fromarray(_tile(pixels, _TILE)))
+    palette = frames[0].quantize(160)  # one for all frames, or the skin would flicker
+    first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    content = io.BytesIO()
+    options = {"duration": 80, "loop": 0, "optimize": True, "comment": Edit().sentence}
+    first.save(content, "GIF", save_all=True, append_images=rest, **options)
+    return content.getvalue()
+
+
 def make_demo(model: Redirector, photo: Path, folder: Path, say: Callable[[str], None] = print) -> None:
-    """Writes the redirected photos, `sheet.png` and `stages.png` to a folder. `say` hears of each file."""
+    """Writes the redirected photos, `sheet.png`, `stages.png` and `circling.gif` to a folder. `say` hears of each
+    file."""
     face = model.encode(photo)
     results = {}
     for name, (pitch, yaw) in GAZES.items():
@@ -101,3 +120,5 @@ def make_demo(model: Redirector, photo: Path, folder: Path, say: Callable[[str],
     for name, picture in (("sheet", sheet(face, results)), ("stages", stages(face, *GAZES["left"]))):
         write_photo(folder / f"{name}.png", picture, face.photo, Edit())
         say(str(folder / f"{name}.png"))
+    files.write_bytes(folder / "circling.gif", circling(face))
+    say(str(folder / "circling.gif"))

@@ -66,9 +66,9 @@ def ease(angle: float, trained: float) -> float:
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
     """A rendered face. image: u8[S, S, 3]. opacity: f32[S, S], the share of each pixel that the head covers; elsewhere
-    the image means nothing. depth: f32[S, S], ray length in world units (370 mm), 0 where the head is not.
-    gaze: (pitch, yaw) in degrees in the crop's camera frame. camera: 25 numbers (geometry/camera.py), source
-    frame."""
+    the image means nothing. depth: f32[S, S], ray length in world units (some 370 mm: one picture does not tell how
+    large a head is), 0 where the head is not. gaze: (pitch, yaw) in degrees in the crop's camera frame. camera: 25
+    numbers (geometry/camera.py), source frame."""
 
     image: UInt8[np.ndarray, "S S 3"]
     depth: Float[np.ndarray, "S S"]

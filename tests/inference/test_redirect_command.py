@@ -160,7 +160,8 @@ def test_info(tmp_path, capsys):
 def test_demo(photos, monkeypatch):
     assert cli.main(["demo", str(photos / "me.png"), "-o", str(photos / "demo")]) == 0
     names = {p.name for p in (photos / "demo").iterdir()}
-    assert {"sheet.png", "stages.png", "me_left.png", "me_camera.png"} <= names
+    assert {"sheet.png", "stages.png", "me_left.png", "me_camera.png", "circling.gif"} <= names
+    assert b"changed by AI" in (photos / "demo" / "circling.gif").read_bytes()
     assert source_type(photos / "demo" / "sheet.png") == SOURCE_TYPE
 
 
