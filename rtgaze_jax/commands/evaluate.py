@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from rtgaze_jax.evaluation import report
     from rtgaze_jax.evaluation import run as evaluation
     from rtgaze_jax.evaluation.gaze import ESTIMATOR, load_estimator
-    from rtgaze_jax.evaluation.predictors import Look, load_baselines, load_model
+    from rtgaze_jax.evaluation.predictors import Look, Predictor, load_baselines, load_model
     from rtgaze_jax.evaluation.protocol import from_directory
     from rtgaze_jax.evaluation.scores import References
     from rtgaze_jax.inference.network import use_compilation_cache
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     use_compilation_cache()
     weights = args.weights or io.DEFAULT
     model = load_model(weights, own_eyes=args.own_eyes)
-    methods = {"model": model, "look": Look(model), **load_baselines(args.warp, args.teacher)}
+    methods: dict[str, Predictor] = {"model": model, "look": Look(model), **load_baselines(args.warp, args.teacher)}
     estimator = load_estimator(args.estimator)
     pairs = from_directory(args.data, args.pairs, args.split)
 
