@@ -11,6 +11,12 @@ MIRRORED = np.array([1.0, -1.0])
 """Sign of an eye's horizontal axis: the subject's left eye as it is, the right one mirrored."""
 
 
+def per_eye(gaze: Float[Array, "B 2"]) -> Float[Array, "2*B 2"]:
+    """(pitch, yaw) as each example's left and mirrored right eye see it, in the order of `eye_crops`."""
+    signs = np.stack([np.ones(2), MIRRORED], -1).astype(np.float32)
+    return (gaze[:, None] * signs).reshape(-1, 2)
+
+
 def sample_image(image: Float[Array, "B H W C"], uv: Float[Array, "B N 2"]) -> Float[Array, "B N C"]:
     """Bilinear lookup at normalised coordinates, edge pixels repeated."""
     b, h, w, c = image.shape

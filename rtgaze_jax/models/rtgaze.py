@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import (
@@ -15,7 +14,7 @@ from rtgaze_jax.geometry.camera import (
     transform_points,
 )
 from rtgaze_jax.models.config import ModelConfig
-from rtgaze_jax.models.crops import eye_crops
+from rtgaze_jax.models.crops import eye_crops, per_eye
 from rtgaze_jax.models.encoder import HighEncoder, LowEncoder, TriplaneDecoder
 from rtgaze_jax.models.eyes import EyeRenderer, EyeTriplanes, feather, paste_patches
 from rtgaze_jax.models.layers import grow
@@ -24,8 +23,6 @@ from rtgaze_jax.models.prompt import PromptInjection
 from rtgaze_jax.models.renderer import TriplaneRenderer
 from rtgaze_jax.rendering import kernels
 from rtgaze_jax.rendering.volume import split_key
-
-_MIRROR = np.array([[1.0, 1.0], [1.0, -1.0]])  # (pitch, yaw) as the left and the mirrored right eye see them
 
 
 class RTGaze(nn.Module):
@@ -107,9 +104,7 @@ class RTGaze(nn.Module):
         }
         if c.eyes.enabled:
             crops = eye_crops(features["image"], eye_centers, source_camera, c.eyes.box, c.eyes.crop)
-            scene["eye_planes"] = self.eye_planes(
-                crops, (gaze[:, None] * _MIRROR).reshape(-1, 2), jnp.repeat(features["context"], 2, 0)
-            )
+            scene["eye_planes"] = self.eye_planes(crops, per_eye(gaze), jnp.repeat(features["context"], 2, 0))
         return scene
 
     def render(self, scene: dict[str, Any], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from rtgaze_jax.models.crops import sample_image
+from rtgaze_jax.models.crops import per_eye, sample_image
 from rtgaze_jax.models.eyes import (
     ConditionedBlock,
     feather,
@@ -19,10 +18,6 @@ from rtgaze_jax.models.eyes import (
 )
 from rtgaze_jax.models.layers import conv, dense, fourier, grow, initialize, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
-
-_MIRROR = np.array(
-    [[1.0, 1.0], [1.0, -1.0]], np.float32
-)  # (pitch, yaw) as the left and the mirrored right eye see them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +93,8 @@ def warp_patches(
     target_gaze: Float[Array, "B 2"],
 ) -> Float[Array, "B 2 h w 3"]:
     """Eye patches (left, right, not mirrored, in [-1, 1]) after the change of gaze."""
-    each = lambda gaze: (gaze[:, None] * _MIRROR).reshape(-1, 2)  # noqa: E731
     flat = mirrored(patches).reshape(-1, *patches.shape[2:])
-    out: Any = GazeWarp(config).apply({"params": params}, flat, each(source_gaze), each(target_gaze))
+    out: Any = GazeWarp(config).apply({"params": params}, flat, per_eye(source_gaze), per_eye(target_gaze))
     return mirrored(out.reshape(patches.shape))
 
 

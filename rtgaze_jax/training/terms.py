@@ -13,6 +13,7 @@ from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.evaluation.features import Perceptual
 from rtgaze_jax.geometry.camera import frontal_camera, project, scale_of, source_frame, transform_camera
 from rtgaze_jax.models.config import ModelConfig
+from rtgaze_jax.models.crops import per_eye
 from rtgaze_jax.models.discriminator import EyeDiscriminator
 from rtgaze_jax.models.eyes import take_patches
 from rtgaze_jax.models.layers import grow
@@ -204,7 +205,7 @@ def adversarial_terms(
     def as_left(x: Array) -> Array:  # [B, 2, h, w, 3] -> [2B, h, w, 3], right eyes mirrored
         return jnp.stack([x[:, 0], x[:, 1, :, ::-1]], 1).reshape(-1, *x.shape[2:])
 
-    gaze = (batch["prompt"][:, None] * jnp.array([[1.0, 1.0], [1.0, -1.0]])).reshape(-1, 2)
+    gaze = per_eye(batch["prompt"])
     seen = truth["seen"].reshape(-1, 1, 1)
     # per example, so that the loss does not depend on how a batch is cut
     mean = lambda x: (x * seen).mean()  # noqa: E731

@@ -33,7 +33,8 @@ given = np.load(sys.argv[2])
 features = network.encode(given["images"])
 scene = network.redirect(features, given["gaze"], given["points"])
 out = network.render(features, scene, given["camera"])
-np.savez(sys.argv[3], gaze=features["pose"]["gaze"], **out)
+look = network.look(features, given["gaze"], given["points"])
+np.savez(sys.argv[3], gaze=features["pose"]["gaze"], look=look, **out)
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -77,8 +78,9 @@ def test_same_images_in_a_process_without_flax(weights, exported, tmp_path, monk
         out = jax.device_get(network.render(features, scene, camera[i : i + 1]))
         np.testing.assert_allclose(made["gaze"][i], features["pose"]["gaze"][0], atol=1e-5)
         np.testing.assert_allclose(made["depth"][i], out["depth"][0], atol=1e-4)
-        difference = np.abs(made["image"][i].astype(int) - out["image"][0])
-        assert difference.max() <= 1
+        look = np.asarray(network.look(features, gaze[i : i + 1], points[i : i + 1]))
+        for name, image in (("image", out["image"]), ("look", look)):
+            assert np.abs(made[name][i].astype(int) - image[0]).max() <= 1, name
         assert out["image"].std() > 5
     assert (made["image"][0] != made["image"][1]).any()
 
@@ -95,7 +97,7 @@ def test_what_the_file_holds(exported, weights):
     assert told["size"] == 64
     assert told["platforms"]["cpu"]["batch"] is None
     programs = {name for name in names if name.startswith("programs/")}
-    assert programs == {f"programs/cpu/{stage}.bin" for stage in ("encode", "redirect", "render")}
+    assert programs == {f"programs/cpu/{stage}.bin" for stage in ("encode", "look", "redirect", "render")}
     stored = {name.removeprefix("weights/").removesuffix(".npy") for name in names if name.startswith("weights/")}
     assert stored == set(io.flatten(params))
     assert kernel.dtype == np.float16  # as in the weights file: nothing is lost
