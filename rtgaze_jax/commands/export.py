@@ -3,8 +3,8 @@
   rtgaze export -o face.zip                                            the package's weights
   rtgaze export runs/small/weights.safetensors -o face.zip --platforms cpu cuda
 
-In Python: rtgaze_jax.inference.export.load_exported("face.zip") has encode, redirect and render, and needs only jax,
-flatbuffers and NumPy.
+In Python: rtgaze_jax.inference.export.load_exported("face.zip") has encode, look, redirect and render, and needs only
+jax, flatbuffers and NumPy.
 """
 
 import argparse

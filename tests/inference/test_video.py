@@ -51,9 +51,7 @@ def test_frames_times_sound_and_metadata_are_kept(clip, tmp_path, capsys):
     assert SOURCE_TYPE.encode() in out.read_bytes()[-3000:]  # the XMP box
     difference = np.abs(after[0].astype(int) - before[0]).max(-1)
     assert (difference[:, 90:125, 120:200] > 60).any((1, 2)).all()  # red eyes in every frame
-    elsewhere = difference[:, 160:]  # nothing but compression, which may stray far in a few pixels
-    assert elsewhere.mean() < 6
-    assert np.quantile(elsewhere, 0.999) < 40
+    assert difference[:, 160:].max() < 40  # and elsewhere nothing but compression
     assert np.median(difference[:, 160:]) <= 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4"]
     captured = capsys.readouterr()
