@@ -31,6 +31,7 @@ def get_config(name: str = "small") -> ConfigDict:
     weights = {"paper": LossWeights(), "small_128": SMALL_WEIGHTS.eyes_only()}.get(name, SMALL_WEIGHTS)
     config.losses = dataclasses.asdict(weights)
     config.perceptual = "lite0"  # shipped features; or a converted VGG16 (.safetensors), the paper's
+    config.gaze_estimator = ""  # for losses.gaze: weights of configs/estimator.py, but not those that evaluation uses
     config.distill = ConfigDict({"source": "ground_truth", "teacher": ""})  # L_D from: teacher | ground_truth | none
     config.eye_jitter = 0.002  # world units (0.7 mm; twice that in depth): eye centres of a photo are never exact
     config.augment = True

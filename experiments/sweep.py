@@ -29,7 +29,8 @@ TRAIN = (sys.executable, "-m", "rtgaze_jax.training.main")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What to run. `runs`: name -> {configuration key: value}; `columns`: metrics in the table, in order.
+    """What to run. `runs`: name -> {configuration key: value}; `columns`: metrics in the table, in order, those of an
+    evaluation as "same_view.psnr_face".
 
     `evaluate`: a command whose "{weights}" and "{json}" are replaced; the JSON object it writes joins the metrics.
     """
@@ -100,7 +101,11 @@ def write_table(sweep: Sweep, rows: Mapping[str, dict[str, Any]], root: Path) ->
     files.write_bytes(root / "results.jsonl", "".join(json.dumps(row) + "\n" for row in known).encode())
 
     def cell(row: Mapping[str, Any], column: str) -> str:
-        value = row.get(column, "")
+        value: Any = row
+        for key in column.split("."):
+            value = value.get(key, "") if isinstance(value, Mapping) else ""
+        if isinstance(value, Mapping):  # with its interval
+            value = value["mean"]
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     columns = ["name", "step", *sweep.columns, *(["error"] if any("error" in row for row in known) else [])]
@@ -134,9 +139,12 @@ def main() -> int:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at a time (give each its device)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for all runs")
+    parser.add_argument("--evaluate", metavar="COMMAND", help="for each run's {weights}; it writes {json}")
     args = parser.parse_args()
     try:
         sweep = load(args.sweep)
+        if args.evaluate:
+            sweep = dataclasses.replace(sweep, evaluate=args.evaluate)
         rows = run(sweep, args.workdir, workers=args.parallel, common=dict(pair.split("=", 1) for pair in args.set))
     except (UserError, FailureError) as error:
         print(f"sweep: {error}", file=sys.stderr)

@@ -15,5 +15,5 @@ def get_sweep() -> Sweep:
     return Sweep(
         config="configs/rtgaze.py:small_256",
         runs={place: {"model.prompt.inject": place, **common} for place in ("low", "high")},
-        columns=("loss", "psnr_face", "gaze_error_degrees"),
+        columns=("loss", "gaze_error_label_deg", "same_view.psnr_face", "cross_view.psnr_face", "depth_error_mm"),
     )

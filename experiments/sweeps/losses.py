@@ -18,5 +18,5 @@ def get_sweep() -> Sweep:
     return Sweep(
         config="configs/rtgaze.py:small_256",
         runs={name: {**common, "losses.perceptual": p, "losses.depth": d} for name, (p, d) in terms.items()},
-        columns=("loss", "psnr_face", "gaze_error_degrees"),
+        columns=("loss", "gaze_error_label_deg", "same_view.psnr_face", "cross_view.psnr_face", "depth_error_mm"),
     )

@@ -122,6 +122,16 @@ def project(
     return uv, jnp.linalg.norm(local, axis=-1)
 
 
+def view_change(a: Float[Array, "*#batch 25"], b: Float[Array, "*#batch 25"]) -> Float[Array, "*#batch"]:
+    """How differently two cameras see a head: about the angle between their axes plus that by which they are moved
+    around it, in radians, with a change of focal length counted as its ratio; 0 for equal cameras."""
+    (pose_a, k_a), (pose_b, k_b) = unpack_camera(a), unpack_camera(b)
+    turned = jnp.square(pose_a[..., :3, :3] - pose_b[..., :3, :3]).sum((-2, -1)) / 2
+    moved = jnp.square(pose_a[..., :3, 3] - pose_b[..., :3, 3]).sum(-1) / RADIUS**2
+    zoomed = jnp.square((k_a - k_b)[..., :2, :]).sum((-2, -1)) / FOCAL**2
+    return jnp.sqrt(turned + moved + zoomed)
+
+
 def invert_rigid(matrix: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
     """Inverse of a rigid transform (rotation and translation)."""
     rotation = jnp.swapaxes(matrix[..., :3, :3], -1, -2)

@@ -75,10 +75,11 @@ class SuperResolution(nn.Module):
         features: Float[Array, "B R R C"],
         rgb: Float[Array, "B R R 3"],
         pixels: Float[Array, "B S S 3"] | None = None,
+        trust: Float[Array, "B"] | float = 0.0,
     ) -> Float[Array, "B S S 3"]:
         """`rgb`: the rendered colours in [0, 1]. `pixels`: the source photo's colours seen at each output pixel,
-        blended in by a
-        learned mask. Returns colours around [0, 1], not clipped."""
+        blended in by a learned mask, of which `trust` takes the share that it left out. Returns colours around [0, 1],
+        not clipped."""
         init = LECUN
         x = features.astype(self.dtype)
         for width in self.widths:
@@ -92,4 +93,5 @@ class SuperResolution(nn.Module):
         mask = nn.sigmoid(
             conv(1, dtype=self.dtype, init=nn.initializers.zeros, bias=MASK_START, name="mask")(x).astype(jnp.float32)
         )
-        return mask * pixels + (1 - mask) * rgb
+        rest = (1 - mask) * (1 - jnp.reshape(jnp.asarray(trust), (-1, 1, 1, 1)))
+        return pixels + rest * (rgb - pixels)

@@ -270,7 +270,7 @@ class Trainer:
 
     def _finish(self, result: Result) -> Result:
         if jax.process_index() == 0:
-            transfer.export(self.workdir / WEIGHTS, self.state, self.position, self.objective)
+            transfer.export(self.workdir / WEIGHTS, self.state, self.position, self.objective, result.metrics)
             files.write_bytes(self.workdir / RESULT, json.dumps(dataclasses.asdict(result), indent=1).encode())
         self.log.say(
             f"{result.reason} at step {result.step} of {self.config.total_steps}; weights in {self.workdir / WEIGHTS}"

@@ -12,18 +12,22 @@ from jaxtyping import Array, Float
 from rtgaze_jax.data import transform
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.evaluation.features import Perceptual, load_perceptual
+from rtgaze_jax.evaluation.gaze import ESTIMATOR
 from rtgaze_jax.geometry.camera import frontal_camera, scale_of, source_frame, transform_points, unpack_camera
 from rtgaze_jax.geometry.gaze import gaze_from_world, head_gaze_to_vector
 from rtgaze_jax.losses import total_loss
 from rtgaze_jax.models.config import ModelConfig, from_dict, to_dict
 from rtgaze_jax.models.discriminator import EyeDiscriminator
+from rtgaze_jax.models.estimator import EstimatorConfig, config_from_dict
 from rtgaze_jax.models.layers import initialize
 from rtgaze_jax.models.portrait import PortraitGenerator
 from rtgaze_jax.models.rtgaze import RTGaze
 from rtgaze_jax.training import terms as t
 from rtgaze_jax.training.terms import LossWeights, Metrics
 from rtgaze_jax.weights.io import load as load_weights
+from rtgaze_jax.weights.io import read_header
 
+MAX_GAZE_ERROR = 8.0
 _JITTER = np.array([1.0, 1.0, 2.0], np.float32)
 
 
@@ -86,6 +90,7 @@ def student(
     *,
     perceptual: Perceptual | None = None,
     teacher: tuple[ModelConfig, Any] | None = None,
+    estimator: tuple[EstimatorConfig, Any] | None = None,
     depth_source: str = "ground_truth",
     eye_jitter: float = 0.002,
     augment: bool = True,
@@ -93,7 +98,8 @@ def student(
     """The student's objective.
 
     perceptual: needed where a perceptual term is on; teacher: (config, params) for
-    depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. eye_jitter: standard
+    depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. estimator: (config, params), needed
+    for the gaze term. eye_jitter: standard
     deviation, world units, of the eye centres the branch is given, twice as much in depth: in a photo landmarks tell
     where an eye is, and the pose head guesses which one is nearer.
     """
@@ -110,6 +116,10 @@ def student(
             raise UserError("distill.source=teacher needs distill.teacher, a teacher's weights (configs/portrait.py)")
         frozen["teacher"] = teacher[1]
         portrait = PortraitGenerator(teacher[0])
+    if weights.gaze:
+        if estimator is None:
+            raise UserError("losses.gaze needs gaze_estimator, weights of configs/estimator.py")
+        frozen["estimator"] = estimator[1]
 
     def init(key: Array) -> Any:
         size = config.image_size
@@ -141,6 +151,9 @@ def student(
             value, found = t.pose_loss(out["pose"], batch)
             parts["pose"] = value
             metrics |= found | {"pose/eye_error": t.eye_error(out["pose"], batch)}
+        if weights.gaze and estimator is not None:
+            parts["gaze"], found = t.gaze_term(out["image"], batch, frozen["estimator"], estimator[0])
+            metrics |= found
         if config.eyes.enabled and weights.any_eyes:
             more, found = t.eye_terms(out["eyes"], batch, weights, frozen.get("perceptual"), config)
             parts, metrics = parts | more, metrics | found
@@ -211,10 +224,29 @@ def portrait(
     return Objective(init, loss, images, frozen, header(config, "portrait"))
 
 
+def training_estimator(path: str) -> tuple[EstimatorConfig, Any]:
+    """Configuration and parameters of the estimator that the gaze term asks.
+
+    Raises UserError for the one that evaluation asks, which nothing may be trained against, and for one that errs by
+    more than MAX_GAZE_ERROR degrees, which would teach its own mistakes.
+    """
+    params, header = load_weights(path)
+    if header.get("kind") != "estimator":
+        raise UserError(f"gaze_estimator={path} is no gaze estimator (configs/estimator.py)")
+    if ESTIMATOR.is_file() and read_header(ESTIMATOR)["sha256"] == header["sha256"]:
+        raise UserError(f"gaze_estimator={path} is the one that evaluation asks; train another, with another seed")
+    error = header.get("training", {}).get("metrics", {}).get("gaze_error_deg", float("inf"))
+    if error > MAX_GAZE_ERROR:
+        raise UserError(
+            f"gaze_estimator={path} errs by {error:.1f} degrees at the end of its training; {MAX_GAZE_ERROR:g} at most"
+        )
+    return config_from_dict(header["config"]), params
+
+
 def build(config: Any) -> Objective:
     """The objective of a training configuration (configs/rtgaze.py, configs/portrait.py): reads `kind`, `model`,
     `losses`, `distill`,
-    `perceptual`, `eye_jitter`, `augment`."""
+    `perceptual`, `gaze_estimator`, `eye_jitter`, `augment`."""
     if config.kind in ("estimator", "warp"):  # what evaluation needs
         from rtgaze_jax.training import estimator_objective, warp_objective
 
@@ -229,11 +261,13 @@ def build(config: Any) -> Objective:
     if config.distill.source == "teacher":
         params, header = load_weights(config.distill.teacher)
         teacher = (from_dict(header["config"]), params)
+    estimator = training_estimator(config.gaze_estimator) if weights.gaze else None
     return student(
         model,
         weights,
         perceptual=perceptual,
         teacher=teacher,
+        estimator=estimator,
         depth_source=config.distill.source,
         eye_jitter=config.eye_jitter,
         augment=config.augment,

@@ -11,10 +11,19 @@ from jaxtyping import Array, Float
 from rtgaze_jax import losses
 from rtgaze_jax.data.record import PARTS
 from rtgaze_jax.evaluation.features import Perceptual
-from rtgaze_jax.geometry.camera import frontal_camera, project, scale_of, source_frame, transform_camera
+from rtgaze_jax.geometry.camera import (
+    frontal_camera,
+    project,
+    scale_of,
+    source_frame,
+    transform_camera,
+    unpack_camera,
+)
+from rtgaze_jax.geometry.gaze import gaze_from_world, gaze_to_vector, head_gaze_to_vector, vector_angle_deg
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.crops import per_eye
 from rtgaze_jax.models.discriminator import EyeDiscriminator
+from rtgaze_jax.models.estimator import EstimatorConfig, estimate
 from rtgaze_jax.models.eyes import take_patches
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.portrait import PortraitGenerator
@@ -40,6 +49,7 @@ class LossWeights:
     eye_depth: float = 0.0
     eye_gradient: float = 0.0
     eye_perceptual: float = 0.0
+    gaze: float = 0.0  # the direction that a frozen estimator reads from the image, against the label
     adversarial: float = 0.0  # eye patches against models/discriminator.py
     gradient_penalty: float = 1.0  # of the discriminator at real patches
 
@@ -188,6 +198,20 @@ def eye_terms(
         terms["eye_perceptual"] = losses.perceptual_loss(features, double(image), double(target), mask)
     error = losses.masked_mean(jnp.square(jnp.clip(image, 0, 1) - target).mean(-1), weight)
     return terms, {"psnr_eyes": -10 * jnp.log10(error / jnp.maximum(truth["seen"].mean(), 1e-3) + 1e-8)}
+
+
+def gaze_term(
+    image: Float[Array, "B S S 3"], batch: dict[str, Array], params: Any, config: EstimatorConfig
+) -> tuple[Array, Metrics]:
+    """Mean chord between the label and the direction that a frozen estimator reads from the image (in [-1, 1]), which
+    it sees as evaluation does: white outside the face, eyes where the labels say."""
+    camera, mask = batch["target_camera"], batch["target_face_mask"][..., None]
+    seen = jnp.clip((image + 1) / 2, 0, 1) * mask + 1 - mask
+    eyes, _ = project(batch["eye_centers"], camera)
+    label = gaze_to_vector(gaze_from_world(head_gaze_to_vector(batch["prompt"]), unpack_camera(camera)[0]))
+    read = estimate(jax.lax.stop_gradient(params), config, seen, eyes)["gaze"]
+    chord = jnp.sqrt(jnp.square(read - label).sum(-1) + 1e-6).mean()
+    return chord, {"gaze_error_degrees": vector_angle_deg(read, label).mean()}
 
 
 def adversarial_terms(

@@ -12,15 +12,17 @@ from rtgaze_jax.training.state import TrainState, export_params
 from rtgaze_jax.weights import io
 
 
-def export(path: Path, state: TrainState, position: Any, objective: Any) -> str:
+def export(
+    path: Path, state: TrainState, position: Any, objective: Any, metrics: Mapping[str, float] | None = None
+) -> str:
     """Writes the state's parameters (their average where one is kept) as float16 safetensors; returns their SHA-256.
 
     objective.exports names the top-level group that a user needs ("" for all); objective.header is added to the header.
-    The header's "training" holds what a continuation needs: step, loader position and group.
+    The header's "training" holds what a continuation needs, step, loader position and group, and the last metrics.
     """
     params = jax.device_get(export_params(state))
     group = getattr(objective, "exports", "")
-    training = {"step": int(state.step), "position": position, "group": group}
+    training = {"step": int(state.step), "position": position, "group": group, "metrics": dict(metrics or {})}
     header = {**getattr(objective, "header", {}), "training": training}
     try:
         return io.save(path, params[group] if group else params, header)

@@ -78,6 +78,19 @@ def test_points_behind_a_camera_are_outside_its_image():
     assert (jnp.abs(uv).max(axis=-1) > 10).all()
 
 
+def test_view_change_is_the_angle_of_an_orbit_and_of_a_turn_and_the_ratio_of_a_zoom():
+    front, angle = camera.frontal_camera(), 0.05
+    orbit = camera.orbit_camera(np.degrees(angle), 0.0, pivot=(0.0, 0.0, 0.0))
+    chord = 2 * np.sin(angle / 2)
+    np.testing.assert_allclose(camera.view_change(front, orbit), np.sqrt(2) * chord, rtol=1e-3)
+    np.testing.assert_allclose(
+        camera.view_change(front, camera.frontal_camera(1.1 * camera.FOCAL)), 0.1 * np.sqrt(2), rtol=1e-3
+    )
+    both = camera.view_change(jnp.stack([front, orbit]), front)
+    assert both[0] == 0
+    assert both[1] > 0
+
+
 def test_invert_rigid():
     pose, _ = camera.unpack_camera(random_camera())
     np.testing.assert_allclose(camera.invert_rigid(pose), jnp.linalg.inv(pose), atol=1e-5)

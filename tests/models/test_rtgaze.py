@@ -97,6 +97,20 @@ def test_an_untrained_network_shows_the_photo_in_its_own_view(tiny):
     assert photo > 0.95
 
 
+def test_a_networks_own_view_is_the_photo_whatever_it_has_learned(tiny):
+    config, variables, image = tiny
+    mask = variables["params"]["renderer"]["superres"]["mask"]
+    drawn = jax.tree.map(lambda x: x, variables)
+    drawn["params"]["renderer"]["superres"]["mask"] = mask | {"bias": mask["bias"] - 8}  # draws everything anew
+    apply = functools.partial(stage(config, "__call__"), drawn, image, GAZES[1])
+    own = apply(frontal_camera()[None], EYES)["base"]
+    np.testing.assert_allclose(own, image, atol=1e-4)  # bilinear lookup at whole pixels
+    aside = apply(orbit_camera(8.0, 0.0)[None], EYES)["base"]
+    trained = apply(frontal_camera()[None], EYES, None, jax.random.split(jax.random.key(0), 1))["base"]
+    assert np.abs(aside - image).mean() > 0.05
+    assert np.abs(trained - image).mean() > 0.05  # with a key, in training, nothing is given away
+
+
 def test_a_look_is_the_photo_with_the_eyes_of_a_rendering(tiny):
     config, params, image = tiny
     camera = frontal_camera()[None]

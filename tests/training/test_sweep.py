@@ -84,15 +84,18 @@ def test_an_evaluation_joins_the_row(tmp_path, sweep):
     plan = sweep.Sweep(
         config="x",
         runs={"a": {}},
+        columns=("loss", "gaze", "other.eyes", "other.nose"),
         evaluate=f"{sys.executable} {tmp_path / 'measure.py'} {{weights}} {{json}}",
         command=(sys.executable, str(script)),
     )
-    (tmp_path / "measure.py").write_text("import json, sys; json.dump({'gaze': 5.0}, open(sys.argv[2], 'w'))")
-    assert sweep.run(plan, tmp_path / "out")["a"] == {"name": "a", "keys": {}, "step": 3, "loss": 0.5, "gaze": 5.0}
+    found = {"gaze": {"mean": 5.25, "low": 1.0}, "other": {"eyes": {"mean": 7.5}}}
+    (tmp_path / "measure.py").write_text(f"import json, sys; json.dump({found}, open(sys.argv[2], 'w'))")
+    assert sweep.run(plan, tmp_path / "out")["a"] == {"name": "a", "keys": {}, "step": 3, "loss": 0.5, **found}
+    assert "| a | 3 | 0.5 | 5.25 | 7.5 |  |" in (tmp_path / "out" / "results.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "count"), [("injection", 2), ("losses", 3)])
-def test_the_papers_ablations_name_keys_that_exist(sweep, name, count, monkeypatch):
+@pytest.mark.parametrize(("name", "count"), [("injection", 2), ("losses", 3), ("levers", 8)])
+def test_the_sweeps_name_keys_that_exist(sweep, name, count, monkeypatch):
     from rtgaze_jax.training import main
 
     monkeypatch.chdir(ROOT)
@@ -101,4 +104,4 @@ def test_the_papers_ablations_name_keys_that_exist(sweep, name, count, monkeypat
     for keys in plan.runs.values():
         flags = [f"--config.{k}={v}" for k, v in keys.items()]
         config, _, _ = main.parse([f"--config={plan.config}", "--workdir=x", *flags])
-        assert not config.model.eyes.enabled
+        assert name == "levers" or not config.model.eyes.enabled
