@@ -1,6 +1,6 @@
 """Kills a run with -9 at random moments, resumes it each time, and compares the end with an undisturbed run's.
 
-  python experiments/kill_test.py --kills 20 --workdir runs/kill_test      # the tiny student on synthetic heads, from records
+  python experiments/kill_test.py --kills 20 --workdir runs/kill_test  # the tiny student on records of synthetic heads
   python experiments/kill_test.py --workdir runs/kill_test \
       --command "python tests/training/toy.py --config=tests/training/toy.py --delay 0.05"
 

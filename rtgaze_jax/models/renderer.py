@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.geometry.camera import unpack_camera, view_change
+from rtgaze_jax.geometry.camera import unpack_camera
 from rtgaze_jax.models.config import RenderConfig
 from rtgaze_jax.models.crops import source_colours
 from rtgaze_jax.models.decoder import FieldDecoder
@@ -15,10 +15,6 @@ from rtgaze_jax.rendering import kernels
 from rtgaze_jax.rendering.rays import camera_rays
 from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES
 from rtgaze_jax.rendering.volume import render_rays
-
-OWN_VIEW = 0.02
-"""Radians (1.1 degrees) around the photo's own view over which its pixels give way to the learned blend: depth errors
-move pixels in proportion to the angle, so that near the photo's view nothing drawn anew can be better."""
 
 
 class TriplaneRenderer(nn.Module):
@@ -36,9 +32,10 @@ class TriplaneRenderer(nn.Module):
         source: Float[Array, "B S S 3"] | None = None,
         source_camera: Float[Array, "B 25"] | None = None,
         key: Array | None = None,
+        trust: Float[Array, "B"] | float = 0.0,
     ) -> dict[str, Array]:
-        """`source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples; None: deterministic,
-        and the photo's own view is the photo (see OWN_VIEW).
+        """`source` in [0, 1] and its camera feed the source-pixel skip, `trust` (0 to 1) is how much more of it to take
+        than was learned. `key`: stratified samples; None: deterministic.
 
         Returns image [B, S, S, 3] around [0, 1], raw [B, R, R, 3], depth [B, R, R], opacity [B, R, R].
         """
@@ -68,11 +65,9 @@ class TriplaneRenderer(nn.Module):
         )
         colour, depth, opacity = (x.reshape(b, r, r, *x.shape[2:]) for x in rendered[:3])
         raw = colour[..., :3]
-        pixels, trust = None, jnp.zeros(b)
+        pixels = None
         if c.skip and source is not None and source_camera is not None:
             pixels = reproject(depth, camera, source, source_camera)
-            if key is None:  # training must learn what to do without
-                trust = jnp.exp(-jnp.square(view_change(camera, source_camera) / OWN_VIEW))
         image = SuperResolution(c.superres, self.dtype, name="superres")(colour * 2 - 1, raw, pixels, trust)
         return {"image": image, "raw": raw, "depth": depth, "opacity": opacity}
 

@@ -12,6 +12,7 @@ from rtgaze_jax.geometry.camera import (
     invert_rigid,
     transform_camera,
     transform_points,
+    view_change,
 )
 from rtgaze_jax.models.config import ModelConfig
 from rtgaze_jax.models.crops import eye_crops, per_eye
@@ -23,6 +24,10 @@ from rtgaze_jax.models.prompt import PromptInjection
 from rtgaze_jax.models.renderer import TriplaneRenderer
 from rtgaze_jax.rendering import kernels
 from rtgaze_jax.rendering.volume import split_key
+
+OWN_VIEW = 0.02
+"""Radians (1.1 degrees) around the photo's own view over which its pixels give way to the learned blend: depth errors
+move pixels in proportion to the angle, so that near the photo's view nothing drawn anew can be better."""
 
 
 class RTGaze(nn.Module):
@@ -108,7 +113,8 @@ class RTGaze(nn.Module):
         return scene
 
     def render(self, scene: dict[str, Any], camera: Float[Array, "B 25"], key: Array | None = None) -> dict[str, Any]:
-        """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic.
+        """Renders the scene at a camera of the world frame. `key`: stratified samples (training); None: deterministic,
+        and the photo's own view is the photo but for the eyes (see OWN_VIEW).
 
         Returns image [B, S, S, 3] in about [-1, 1], depth [B, S, S] (ray length), opacity [B, R, R], raw [B, R, R, 3]
         in [0, 1] and,
@@ -116,7 +122,12 @@ class RTGaze(nn.Module):
         """
         c = self.config
         keys = split_key(key)
-        out: dict[str, Any] = self.renderer(scene["planes"], camera, scene["source"], scene["source_camera"], keys[0])
+        trust = jnp.zeros(camera.shape[0])
+        if c.eyes.enabled and key is None:  # without the eye branch the gaze would be lost; training must do without
+            trust = jnp.exp(-jnp.square(view_change(camera, scene["source_camera"]) / OWN_VIEW))
+        out: dict[str, Any] = self.renderer(
+            scene["planes"], camera, scene["source"], scene["source_camera"], keys[0], trust
+        )
         image, out["coarse_depth"] = out["image"], out["depth"]
         out["depth"] = grow(out["depth"][..., None], c.image_size // c.render.resolution)[..., 0]
         out["base"] = image * 2 - 1

@@ -97,11 +97,10 @@ def student(
 ) -> Objective:
     """The student's objective.
 
-    perceptual: needed where a perceptual term is on; teacher: (config, params) for
-    depth_source="teacher"; "ground_truth" takes the data's depth, "none" leaves L_D out. estimator: (config, params), needed
-    for the gaze term. eye_jitter: standard
-    deviation, world units, of the eye centres the branch is given, twice as much in depth: in a photo landmarks tell
-    where an eye is, and the pose head guesses which one is nearer.
+    perceptual: needed where a perceptual term is on; teacher: (config, params) for depth_source="teacher";
+    "ground_truth" takes the data's depth, "none" leaves L_D out. estimator: (config, params), needed for the gaze term.
+    eye_jitter: standard deviation, world units, of the eye centres the branch is given, twice as much in depth: in a
+    photo landmarks tell where an eye is, and the pose head guesses which one is nearer.
     """
     if depth_source == "none":
         weights = dataclasses.replace(weights, depth=0.0)

@@ -109,6 +109,9 @@ def test_a_networks_own_view_is_the_photo_whatever_it_has_learned(tiny):
     trained = apply(frontal_camera()[None], EYES, None, jax.random.split(jax.random.key(0), 1))["base"]
     assert np.abs(aside - image).mean() > 0.05
     assert np.abs(trained - image).mean() > 0.05  # with a key, in training, nothing is given away
+    eyeless = dataclasses.replace(config, eyes=dataclasses.replace(config.eyes, enabled=False))
+    apply = functools.partial(stage(eyeless, "__call__"), drawn, image, GAZES[1])
+    assert np.abs(apply(frontal_camera()[None], EYES)["base"] - image).mean() > 0.05  # the gaze is in the rendering
 
 
 def test_a_look_is_the_photo_with_the_eyes_of_a_rendering(tiny):
