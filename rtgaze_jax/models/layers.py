@@ -177,8 +177,3 @@ class TransformerBlock(nn.Module):
             y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, kernel_init=LECUN, name="depthwise"
         )(y)
         return x + dense(c, dtype=self.dtype)(nn.gelu(y))
-
-
-def fourier(x: Float[Array, "... D"], frequencies: tuple[float, ...]) -> Float[Array, "... D*(1+2*F)"]:
-    """x with the sine and cosine of each multiple."""
-    return jnp.concatenate([x] + [f(x * m) for m in frequencies for f in (jnp.sin, jnp.cos)], -1)
