@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 
 Reads = frozenset[np.dtype]
 """The types in which a program reads a parameter: empty if it never does."""
@@ -51,6 +52,22 @@ def cast(params: Any, reads: Any) -> Any:
 
 def _kept_type(types: Reads) -> np.dtype:
     return next(iter(types)) if len(types) == 1 else np.dtype(np.float32)
+
+
+def put(params: Any, outputs_first: bool | None = None) -> Any:
+    """The parameters on the default device. `outputs_first`: convolutions' kernels lie in memory as cuDNN reads them,
+    (output, row, column, input); None: on GPUs. Programs compiled for them would else turn every kernel on every call.
+    """
+    if outputs_first is None:
+        outputs_first = jax.default_backend() == "gpu"
+    if not outputs_first:
+        return jax.device_put(params)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def format_of(leaf: Any) -> Format | jax.sharding.Sharding:
+        return Format(Layout((3, 0, 1, 2)), device) if leaf.ndim == 4 else device
+
+    return jax.jit(lambda tree: tree, out_shardings=jax.tree.map(format_of, params))(params)  # one program for all
 
 
 def prune(params: Mapping[str, Any], reads: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from rtgaze_jax.geometry.camera import (
     transform_vector,
 )
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
-from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune
+from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune, put
 from rtgaze_jax.models.config import ModelConfig, from_dict
 from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import frontal_points
@@ -186,9 +186,9 @@ class Network:
         gaze, eye_points, camera = (
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
         )
-        features = self.programs["encode"].trace(self.params["encode"], image).out_info
+        features = self._results("encode", image)
         redirect = (features, gaze, eye_points)
-        scene = self.programs["redirect"].trace(self.params["redirect"], *redirect).out_info
+        scene = self._results("redirect", *redirect)
         return {
             "encode": (image,),
             "look": redirect,
@@ -196,6 +196,15 @@ class Network:
             "render": (features["pose"], scene, camera),
             FUSED: (image, gaze, eye_points),
         }
+
+    def _results(self, name: str, *shapes: Any) -> Any:
+        """Shapes of what a program returns, bound to the device that its parameters are bound to: programs compiled for
+        other shapes than they are called with are compiled again."""
+        params = self.params[name]
+        bound = {x.sharding for x in jax.tree.leaves(params) if isinstance(x, jax.Array) and x.committed}
+        device = bound.pop() if bound else None
+        results = self.programs[name].trace(params, *shapes).out_info
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), results)
 
     def _call(self, name: str, *args: Any) -> Any:
         return self.programs[name](self.params[name], *args)
@@ -209,12 +218,12 @@ class Network:
     def _place(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Each program's parameters on the device, cast where that is all the program would do with them."""
         if self.config.dtype == "float32":  # nothing to cast
-            return dict.fromkeys(self.programs, jax.device_put(params))
+            return dict.fromkeys(self.programs, put(params))
         self.params = dict.fromkeys(self.programs, params)  # as they are, for the tracing
         shapes = self.argument_shapes()
         reads = {name: parameter_reads(self.programs[name], params, *shapes[name]) for name in STAGES}
         reads[FUSED] = merge_reads(list(reads.values()))
-        placed = jax.device_put(cast(params, reads[FUSED]))
+        placed = put(cast(params, reads[FUSED]))
         return {name: prune(placed, reads[name]) for name in self.programs}
 
     def _apply(self, params: Any, *args: Any, method: str) -> Any:

@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtgaze_jax.models.layers import conv, dense, fourier
+from rtgaze_jax.models.layers import conv, dense
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
+from rtgaze_jax.rendering.pointwise import fourier
 
 
 class EyeDiscriminator(nn.Module):

@@ -16,13 +16,16 @@ from rtgaze_jax.geometry.camera import project
 from rtgaze_jax.models.config import EyeConfig
 from rtgaze_jax.models.crops import MIRRORED, source_colours
 from rtgaze_jax.models.decoder import FieldDecoder
-from rtgaze_jax.models.layers import conv, dense, fourier, gaussian, grow, with_coordinates
+from rtgaze_jax.models.layers import conv, dense, gaussian, grow, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
+from rtgaze_jax.rendering import kernels
+from rtgaze_jax.rendering.pointwise import fourier, waves
 from rtgaze_jax.rendering.rays import rays_at
 from rtgaze_jax.rendering.triplane import TRUE_AXES, sample_planes
 from rtgaze_jax.rendering.volume import march, stratified_depths
 
 _DENSITY_SCALE = 100.0  # a lid is thin compared with the box
+_PLACE = (2.0, 4.0)  # frequencies of the field's waves of the place
 
 
 class ConditionedBlock(nn.Module):
@@ -156,6 +159,7 @@ class EyeRenderer(nn.Module):
     config: EyeConfig
     image_size: int
     dtype: jnp.dtype = jnp.float32
+    implementation: kernels.Implementation = kernels.DEFAULT  # of the field; no part of what the weights mean
 
     @nn.compact
     def __call__(
@@ -188,14 +192,19 @@ class EyeRenderer(nn.Module):
         points = start[:, :, None] + direction[:, :, None] * depths[..., None]
         local = (points - center[:, :, None]).reshape(b, 2, h * w * c.samples, 3)
         local = (local * jnp.stack([MIRRORED, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
-        scaled = local / (0.25 * c.box)
-        place = fourier(jnp.concatenate([scaled, jnp.sqrt((scaled**2).sum(-1, keepdims=True) + 1e-6)], -1), (2.0, 4.0))
-        features = [sample_planes(eye_planes, local, c.box, TRUE_AXES), place]
+        decoder = FieldDecoder(c.hidden, c.features, 2, dtype=self.dtype, name="field")
         if c.shared:
             known = sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
-            features.append(jax.lax.stop_gradient(known).reshape(2 * b, -1, known.shape[-1]))
-        decode = FieldDecoder(c.hidden, c.features, 2, dtype=self.dtype, name="field")
-        density, colours = decode(jnp.concatenate(features, -1))
+            known = jax.lax.stop_gradient(known).reshape(2 * b, -1, known.shape[-1])
+            own = sample_planes(eye_planes, local, c.box, TRUE_AXES)
+            density, colours = decoder(jnp.concatenate([own, waves(local, c.box, _PLACE), known], -1))
+        else:
+            if self.is_initializing():  # for its parameters; the field is a function of them
+                decoder(jnp.zeros((1, 1, c.plane_channels + waves(local[:1, :1], c.box, _PLACE).shape[-1])))
+            options = kernels.Options(
+                c.box, TRUE_AXES, dtype=self.dtype, implementation=self.implementation, place=_PLACE
+            )
+            density, colours = kernels.field(eye_planes, local, decoder.variables["params"], options)
         shape = (b, 2 * h * w, c.samples)
         colour, depth, opacity, _ = march(
             colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE

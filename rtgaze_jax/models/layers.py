@@ -3,6 +3,7 @@
 import contextvars
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from rtgaze_jax.models.convolution import convolve
 
 MAX_ATTENTION_MAP = 1 << 24  # elements; a larger map is computed in chunks of queries
 
@@ -81,6 +84,7 @@ def conv(
         dtype=dtype,
         kernel_init=init,
         bias_init=nn.initializers.constant(bias),
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -100,9 +104,36 @@ def shrink(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B H/f W/f C
 
 
 def grow(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*f W*f C"]:
-    """Bilinear upsampling at pixel centres."""
-    b, h, w, c = x.shape
-    return jax.image.resize(x, (b, h * factor, w * factor, c), "bilinear")
+    """Bilinear upsampling at pixel centres, edge pixels repeated."""
+    return x if factor == 1 else _grow(x, factor)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _grow(x, factor):
+    # Each output pixel is a sum of three neighbours, the same everywhere but at the edges: one loop, where a general
+    # resize is two products with matrices that are made first.
+    offset = (np.arange(factor) + 0.5) / factor - 0.5
+    for axis in (1, 2):
+        size = x.shape[axis]
+        before, after = (np.tile(np.maximum(side, 0), (size, 1)) for side in (-offset, offset))
+        before[0] = after[-1] = 0  # beyond the edge there is nothing; the weight is the pixel's own
+        parts = []
+        for weight, shift in ((before, 1), (1 - before - after, 0), (after, -1)):
+            pad = [(shift * (i == axis), -shift * (i == axis), 0) for i in range(4)]
+            part = jnp.expand_dims(jax.lax.pad(x, jnp.zeros((), x.dtype), pad), axis + 1)
+            parts.append(part * jnp.asarray(weight.reshape(size, factor, *[1] * (3 - axis)), x.dtype))
+        x = sum(parts[1:], parts[0]).reshape(*x.shape[:axis], factor * size, *x.shape[axis + 1 :])
+    return x
+
+
+def _grow_backward(factor, _, gradient):
+    # As products: the sums of so many overlapping pieces are slow on processors.
+    b, h, w, c = gradient.shape
+    small = jax.ShapeDtypeStruct((b, h // factor, w // factor, c), gradient.dtype)
+    return jax.linear_transpose(lambda x: jax.image.resize(x, gradient.shape, "bilinear"), small)(gradient)
+
+
+_grow.defvjp(lambda x, factor: (_grow(x, factor), None), _grow_backward)
 
 
 def pixel_shuffle(x: Float[Array, "B H W 4*C"]) -> Float[Array, "B 2*H 2*W C"]:
@@ -177,8 +208,3 @@ class TransformerBlock(nn.Module):
             y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, kernel_init=LECUN, name="depthwise"
         )(y)
         return x + dense(c, dtype=self.dtype)(nn.gelu(y))
-
-
-def fourier(x: Float[Array, "... D"], frequencies: tuple[float, ...]) -> Float[Array, "... D*(1+2*F)"]:
-    """x with the sine and cosine of each multiple."""
-    return jnp.concatenate([x] + [f(x * m) for m in frequencies for f in (jnp.sin, jnp.cos)], -1)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.models.config import PromptConfig
-from rtgaze_jax.models.layers import attention, conv, dense, fourier, gaussian, leaky, with_coordinates
+from rtgaze_jax.models.layers import attention, conv, dense, gaussian, leaky, with_coordinates
+from rtgaze_jax.rendering.pointwise import fourier
 
 GAZE_FREQUENCIES = (1.0, 2.0, 4.0)
 

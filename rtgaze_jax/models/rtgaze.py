@@ -51,7 +51,7 @@ class RTGaze(nn.Module):
         self.pose = PoseHead(c.pose_width, c.pose_view, dtype)
         if c.eyes.enabled:
             self.eye_planes = EyeTriplanes(c.eyes, dtype)
-            self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype)
+            self.eye_renderer = EyeRenderer(c.eyes, c.image_size, dtype, self.implementation)
 
     def encode(self, image: Float[Array, "B S S 3"]) -> dict[str, Any]:
         """`image` in [-1, 1]. Returns low and high features on the grid, a context vector, the pose head's outputs

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rtgaze_jax.models.convolution import convolve
 from rtgaze_jax.models.layers import LECUN, conv
 
 MASK_START = 4.0  # an untrained network shows the photo: in its own view the reprojected pixels are the photo itself
 _GAIN = 2**0.5
 # [6, 3]: a kernel's taps after the FIR filter [1, 3, 3, 1] / 4 (gain 2 an axis)
-_SPREAD = sum(weight / 4 * np.eye(6, 3, -at, np.float32) for at, weight in enumerate((1, 3, 3, 1)))
+_SPREAD = np.sum([weight / 4 * np.eye(6, 3, -at, np.float32) for at, weight in enumerate((1, 3, 3, 1))], 0)
 
 
 _KEPT = np.array([[1, 3, 5], [0, 2, 4]])  # taps of the whole kernel that even and odd output pixels see
+# [3, 3, 2, 2, 3, 3]: tap, phase and tap of the kernel, each in rows and columns
+_PHASES = np.einsum("aik,bjl->ijabkl", _SPREAD[_KEPT], _SPREAD[_KEPT]).astype(np.float32)
 
 
 def upsample(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
@@ -44,18 +47,19 @@ class UpConv(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W F"]:
         b, h, w, c = x.shape
         kernel = self.param("kernel", LECUN, (3, 3, c, self.features))
-        whole = jnp.einsum("mk,nl,klio->mnio", _SPREAD, _SPREAD, kernel)
-        phases = whole[_KEPT[:, :, None, None], _KEPT[None, None]]  # [2, 3, 2, 3, C, F]
-        phases = phases.transpose(1, 3, 4, 0, 2, 5).reshape(3, 3, c, 4 * self.features)
-        x = jax.lax.conv_general_dilated(
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        phases = jnp.einsum("ijabkl,klcf->ijcabf", _PHASES, kernel, precision="highest")
+        x = convolve(
             x.astype(self.dtype),
-            phases.astype(self.dtype),
+            phases.reshape(3, 3, c, 4 * self.features).astype(self.dtype),
             (1, 1),
-            "SAME",
+            ((1, 1), (1, 1)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        x = x.reshape(b, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, self.features)
-        return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        x = x + jnp.tile(bias, 4)  # before the shuffle, where the convolution can add it
+        return (
+            x.reshape(b, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, self.features)
+        )
 
 
 def activate(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -16,8 +16,9 @@ from rtgaze_jax.models.eyes import (
     patch_origins,
     take_patches,
 )
-from rtgaze_jax.models.layers import conv, dense, fourier, grow, initialize, with_coordinates
+from rtgaze_jax.models.layers import conv, dense, grow, initialize, with_coordinates
 from rtgaze_jax.models.prompt import GAZE_FREQUENCIES
+from rtgaze_jax.rendering.pointwise import fourier
 
 
 @dataclasses.dataclass(frozen=True)

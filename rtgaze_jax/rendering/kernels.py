@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtgaze_jax.geometry.camera import Scalar
-from rtgaze_jax.rendering.pointwise import in_pieces, softplus
+from rtgaze_jax.rendering.pointwise import in_pieces, softplus, waves
 from rtgaze_jax.rendering.triplane import Axes, sample_planes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NEEDED = 8.0  # compute capability: bfloat16 in the matrix units
 _MEASURED = 9.0  # Hopper, where the kernel was faster
 
 Params = Mapping[str, Mapping[str, Array]]
-"""Of models.decoder.FieldDecoder with one hidden layer: "Dense_0" and "out", each with "kernel" and "bias"."""
+"""Of models.decoder.FieldDecoder: "Dense_0" and so on for the hidden layers, "out", each with "kernel" and "bias"."""
 
 
 class Options(NamedTuple):
@@ -42,6 +42,8 @@ class Options(NamedTuple):
     density_shift: added to the raw densities.
     dtype: in which the decoder computes, float32 or bfloat16 (the kernel: matrix products only; sums, biases and
         activations are float32).
+    place: frequencies of the waves of the place (see pointwise.waves) that the decoder reads besides the features; of
+        none it does not read the place at all.
     implementation: "xla"; "pallas", the kernel, interpreted (slowly, for tests) where no GPU can run it; or "auto", the
         kernel where it was measured to be faster (see `choose`).
     """
@@ -51,6 +53,7 @@ class Options(NamedTuple):
     density_shift: float = 0.0
     dtype: Any = jnp.float32
     implementation: Implementation = DEFAULT
+    place: tuple[float, ...] = ()
 
 
 def field(
@@ -75,26 +78,42 @@ def _evaluate(planes, points, params, options, colours):
     if choose(options.implementation, planes, params, dtype) == "xla":
 
         def evaluate(shared, points):  # the compiler drops the colours that are not asked for
-            densities, found = decode(sample_planes(shared[0], points, options.box, options.axes), shared[1], dtype)
+            features = _features(shared[0], points, options.box, options.axes, options.place)
+            densities, found = decode(features, shared[1], dtype)
             return densities, found[..., :colours]
 
         densities, found = in_pieces(evaluate, (planes, params), points)
     else:
-        plan = make_plan(options.axes, colours, dtype)
+        plan = make_plan(options.axes, colours, dtype)._replace(place=options.place)
         densities, found = fused(planes, points.astype(jnp.float32) * (2 / options.box), params, plan)
     return densities + options.density_shift, found
+
+
+def _features(planes, points, box, axes, place):
+    """What the decoder reads."""
+    features = sample_planes(planes, points, box, axes)
+    if not place:
+        return features
+    return jnp.concatenate([features, waves(points.astype(jnp.float32), box, place)], -1)
 
 
 def decode(
     features: Float[Array, "B N C"], params: Params, dtype: Any = jnp.float32
 ) -> tuple[Float[Array, "B N"], Float[Array, "B N F"]]:
-    """models.decoder.FieldDecoder with one hidden layer, as a function of its parameters."""
+    """models.decoder.FieldDecoder as a function of its parameters."""
 
     def dense(x, layer):
         return x @ layer["kernel"].astype(dtype) + layer["bias"].astype(dtype)
 
-    out = dense(softplus(dense(features.astype(dtype), params["Dense_0"])), params["out"]).astype(jnp.float32)
+    inner = features.astype(dtype)
+    for layer in _hidden(params):
+        inner = softplus(dense(inner, layer))
+    out = dense(inner, params["out"]).astype(jnp.float32)
     return out[..., 0], jax.nn.sigmoid(out[..., 1:]) * 1.002 - 0.001
+
+
+def _hidden(params):
+    return [params[f"Dense_{i}"] for i in range(len(params) - 1)]
 
 
 def choose(
@@ -137,7 +156,7 @@ def fused(
     """The kernel: densities (not shifted) and plan.colours colours at `coordinates`, -1 to 1 in the box."""
     from rtgaze_jax.rendering import triton_field
 
-    return triton_field.forward(planes, coordinates, pack(params), plan)
+    return triton_field.forward(planes, coordinates, pack(params, planes.shape[-1]), plan)
 
 
 def _fused_forward(planes, coordinates, params, plan):
@@ -146,7 +165,7 @@ def _fused_forward(planes, coordinates, params, plan):
 
 def _fused_backward(plan, residuals, gradients):
     def reference(planes, coordinates, params):
-        densities, colours = decode(sample_planes(planes, coordinates, 2.0, plan.axes), params, plan.dtype)
+        densities, colours = decode(_features(planes, coordinates, 2.0, plan.axes, plan.place), params, plan.dtype)
         return densities, colours[..., : plan.colours]
 
     return jax.vjp(reference, *residuals)[1](gradients)
@@ -155,19 +174,25 @@ def _fused_backward(plan, residuals, gradients):
 fused.defvjp(_fused_forward, _fused_backward)
 
 
-def pack(params: Params) -> "Weights":
-    """The decoder's parameters as the kernel wants them; linear."""
+def pack(params: Params, channels: int) -> "Weights":
+    """The decoder's parameters as the kernel wants them; linear. `channels`: of the planes, whose features come before
+    the waves of the place among the decoder's inputs."""
     from rtgaze_jax.rendering.triton_field import Weights, padded
 
-    kernel, bias = (params["Dense_0"][name].astype(jnp.float32) for name in ("kernel", "bias"))
-    out_kernel, out_bias = (params["out"][name].astype(jnp.float32) for name in ("kernel", "bias"))
-    more = [padded(side) - side for side in (*kernel.shape, out_kernel.shape[1] - 1)]
-    channels, hidden, colours = ((0, n) for n in more)
+    def pad(values, *sides):  # an axis that is left out is one of a single output
+        return jnp.pad(values.astype(jnp.float32), [(0, padded(side) - side) for side in sides])
+
+    first, *deeper = _hidden(params)
+    kernel, hidden = first["kernel"], first["kernel"].shape[1]
+    read, colours = kernel.shape[0] - channels, params["out"]["kernel"].shape[1] - 1
+    out_kernel, out_bias = (params["out"][name] for name in ("kernel", "bias"))
     return Weights(
-        jnp.pad(kernel, (channels, hidden)),
-        jnp.pad(bias, hidden),
-        jnp.pad(out_kernel[:, 0], hidden),
-        out_bias[:1],
-        jnp.pad(out_kernel[:, 1:], (hidden, colours)),
-        jnp.pad(out_bias[1:], colours),
+        pad(kernel[:channels], channels, hidden),
+        pad(first["bias"], hidden),
+        (pad(kernel[channels:], read, hidden),) if read else (),
+        tuple((pad(layer["kernel"], hidden, hidden), pad(layer["bias"], hidden)) for layer in deeper),
+        pad(out_kernel[:, 0], hidden),
+        out_bias[:1].astype(jnp.float32),
+        pad(out_kernel[:, 1:], hidden, colours),
+        pad(out_bias[1:], colours),
     )

@@ -1,4 +1,5 @@
-"""Functions of many points made cheap on processors: a softplus, and evaluation piece by piece."""
+"""Functions of many points: waves of their places, and, made cheap on processors, a softplus and evaluation piece by
+piece."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +13,21 @@ from jaxtyping import Array, Float
 _LOG1P = (0.99999976, -0.49997175, 0.3327193, -0.24474774, 0.17687477, -0.10685003, 0.0434939, -0.00837115)
 """log(1 + e) / e on [0, 1] by powers of e, interpolated at Chebyshev's nodes: to 3e-7 of log(1 + e)."""
 _PIECES, _MANY = 64, 1 << 15
+NEAREST = 1e-6
+"""Added to squared distances, which then have a gradient everywhere."""
+
+
+def fourier(x: Float[Array, "... D"], frequencies: tuple[float, ...]) -> Float[Array, "... D*(1+2*F)"]:
+    """x with the sine and cosine of each multiple."""
+    return jnp.concatenate([x] + [f(x * m) for m in frequencies for f in (jnp.sin, jnp.cos)], -1)
+
+
+def waves(points: Float[Array, "... 3"], box: Any, frequencies: tuple[float, ...]) -> Float[Array, "... 4*(1+2*F)"]:
+    """Where points are in a box of side `box`, as a decoder reads it: `fourier` of place and distance from its middle,
+    in quarters of the side."""
+    scaled = points / (0.25 * box)
+    distance = jnp.sqrt((scaled**2).sum(-1, keepdims=True) + NEAREST)
+    return fourier(jnp.concatenate([scaled, distance], -1), frequencies)
 
 
 @jax.custom_jvp

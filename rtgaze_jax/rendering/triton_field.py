@@ -1,7 +1,8 @@
 """The fused field as a Pallas kernel (Triton backend, NVIDIA GPUs): lookup in three planes and decoder.
 
-One program does a block of points: twelve rows of the table of all pixels per point, their weighted sum, two small
-matrix products on the tensor cores. Neither the features nor the hidden layer ever exist in the card's memory.
+One program does a block of points: twelve rows of the table of all pixels per point, their weighted sum, waves of the
+place if the decoder wants them, small matrix products on the tensor cores. Neither the features nor the hidden layers
+ever exist in the card's memory.
 
 This module needs jax.experimental.pallas.triton, which JAX has deprecated since 0.11 without an equal for gathers;
 rendering/kernels.py, which alone imports it, does without it where it is missing.
@@ -17,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from rtgaze_jax.rendering.pointwise import NEAREST
 from rtgaze_jax.rendering.triplane import Axes, corners
 
 LOG2_E = 1 / math.log(2)
@@ -25,11 +27,13 @@ _SMALLEST = 16  # a side of a matrix for the tensor cores
 
 
 class Weights(NamedTuple):
-    """A decoder of one hidden layer, the density's output apart from the colours'. Sides are powers of two, padded with
-    zeros (see `padded`)."""
+    """A decoder, the density's output apart from the colours'. Sides are powers of two, padded with zeros (see
+    `padded`)."""
 
     hidden: Float[Array, "C H"]
     hidden_bias: Float[Array, "H"]
+    place: tuple[Float[Array, "Q H"], ...]  # the first layer's rows for waves of the place, if there are any
+    deeper: tuple[tuple[Float[Array, "H H"], Float[Array, "H"]], ...]  # further hidden layers, kernels and biases
     density: Float[Array, "H"]
     density_bias: Float[Array, "1"]
     colour: Float[Array, "H F"]
@@ -51,6 +55,7 @@ class Plan(NamedTuple):
     dtype: str
     launch: Launch
     interpret: bool  # run as plain JAX operations, anywhere, slowly
+    place: tuple[float, ...] = ()  # frequencies: see pointwise.waves
 
 
 def padded(side: int) -> int:
@@ -69,9 +74,10 @@ def forward(
     out = [jax.ShapeDtypeStruct((batch, points), jnp.float32)]
     if plan.colours:
         out.append(jax.ShapeDtypeStruct((batch, points, plan.colours), jnp.float32))
-    inputs, shared = (coordinates, planes.reshape(batch, -1, planes.shape[-1])), _rounded(weights, plan.dtype)
+    inputs = (coordinates, planes.reshape(batch, -1, planes.shape[-1]))
+    shared, tree = jax.tree.flatten(_rounded(weights, plan.dtype))
     densities, *colours = pl.pallas_call(
-        partial(_kernel, plan=plan, shape=planes.shape[1:]),
+        partial(_kernel, plan=plan, shape=planes.shape[1:], tree=tree),
         out_shape=out,
         grid=(math.ceil(points / plan.launch.block), batch),
         in_specs=[*(_one(x.shape) for x in inputs), *(_whole(w.shape) for w in shared)],
@@ -83,15 +89,22 @@ def forward(
     return densities, colours[0] if colours else jnp.zeros((batch, points, 0))
 
 
-def _kernel(coordinates, table, *refs, plan, shape):
-    """`coordinates` [N, 3], `table` [P*H*W, C], the weights, and to write densities [N] and maybe colours [N, F]."""
-    count = len(Weights._fields)
-    weights, (densities, *colours) = Weights(*refs[:count]), refs[count:]
-    hidden, colour = weights.hidden[...], weights.colour[...]  # all that is shared first: two barriers fewer
+def _kernel(coordinates, table, *refs, plan, shape, tree):
+    """`coordinates` [N, 3], `table` [P*H*W, C], the weights (a `tree` of them), and to write densities [N] and maybe
+    colours [N, F]."""
+    count = tree.num_leaves
+    weights, (densities, *colours) = jax.tree.unflatten(tree, refs[:count]), refs[count:]
+    # all matrices first: fewer barriers
+    first = [kernel[...] for kernel in (weights.hidden, *weights.place)]
+    deeper = [kernel[...] for kernel, _ in weights.deeper]
+    colour = weights.colour[...]
     rows = pl.program_id(0) * plan.launch.block + jnp.arange(plan.launch.block)
     valid = rows < coordinates.shape[0]
-    features = _lookup(coordinates, table, rows, valid, hidden.shape[0], plan, shape)
-    inner = _softplus(_dot(features, hidden) + weights.hidden_bias[...][None, :], plan)
+    inputs = _lookup(coordinates, table, rows, valid, [kernel.shape[0] for kernel in first], plan, shape)
+    total = sum(_dot(values, kernel) for values, kernel in zip(inputs, first, strict=True))
+    inner = _softplus(total + weights.hidden_bias[...][None, :], plan)
+    for kernel, (_, bias) in zip(deeper, weights.deeper, strict=True):
+        inner = _softplus(_dot(inner.astype(plan.dtype), kernel) + bias[...][None, :], plan)
     density = jnp.sum(inner * weights.density[...][None, :], axis=1) + weights.density_bias[...]
     triton.store(densities.at[rows], density, mask=valid)
     if colours:
@@ -101,26 +114,44 @@ def _kernel(coordinates, table, *refs, plan, shape):
         triton.store(colours[0].at[rows[:, None], wanted[None, :]], _sigmoid(out, plan) * WIDENED + SHIFT, mask=seen)
 
 
-def _lookup(coordinates, table, rows, valid, padded_channels, plan, shape):
-    """The features (the mean over the planes) of the points `rows` in the type of the products, [points, padded
-    channels], zero in the padding."""
+def _lookup(coordinates, table, rows, valid, widths, plan, shape):
+    """What the decoder reads of the points `rows`, in the type of the products, each [points, one of `widths`]: the
+    features (the mean over the planes), zero in the padding, and maybe waves of the place."""
     planes_height_width, channels = shape[1:3], shape[3]
+    padded_channels = widths[0]
     channel = jnp.arange(padded_channels)
     x, y, z = (triton.load(coordinates.at[rows, axis], mask=valid, other=0.0) for axis in range(3))
 
-    def mean():
+    def read():
         total = jnp.zeros((*rows.shape, padded_channels), jnp.float32)
         there = None if channels == padded_channels else jnp.broadcast_to(channel < channels, total.shape)
         other = None if there is None else 0.0
         for index, weight in corners((x, y, z), plan.axes, *planes_height_width):
             values = triton.load(table.at[index[:, None], channel[None, :]], mask=there, other=other)
             total = _fma(plan, jnp.broadcast_to(weight[:, None], total.shape), values.astype(jnp.float32), total)
-        return total.astype(plan.dtype)
+        return [total.astype(plan.dtype), *(_waves(x, y, z, width, plan).astype(plan.dtype) for width in widths[1:])]
 
     # Triton cannot know that the condition always holds. Else it would move the change from the layout of loads to that
     # of the matrix units to before the sum, to each of the twelve loads: twice the instructions and registers.
-    nothing = jnp.zeros((*rows.shape, padded_channels), plan.dtype)
-    return jax.lax.cond(pl.program_id(0) >= 0, mean, lambda: nothing)
+    nothing = [jnp.zeros((*rows.shape, width), plan.dtype) for width in widths]
+    return jax.lax.cond(pl.program_id(0) >= 0, read, lambda: nothing)
+
+
+def _waves(x, y, z, width, plan):
+    """pointwise.waves of the points in its first columns, [points, width]; in the others numbers without meaning."""
+    x, y, z = 2 * x, 2 * y, 2 * z
+    distance = _root(plan, x * x + y * y + z * z + NEAREST)
+    column = jnp.arange(width)[None, :]
+    values = jnp.broadcast_to(distance[:, None], (*x.shape, width))
+    for at, value in enumerate((x, y, z)):
+        values = jnp.where(column % 4 == at, value[:, None], values)
+    group = column // 4  # the values themselves, then a sine and a cosine of each frequency
+    turns = jnp.zeros((1, width), jnp.float32)
+    for at, frequency in enumerate(plan.place):
+        turns = jnp.where((group - 1) // 2 == at, frequency / (2 * math.pi), turns)
+    turns = values * turns + jnp.where(group % 2 == 0, 0.25, 0.0)  # a cosine is a sine a quarter of a turn ahead
+    turns = turns - jnp.floor(turns + 0.5)  # the instruction is exact near zero
+    return jnp.where(group == 0, values, _sine(plan, turns * (2 * math.pi)))
 
 
 def _softplus(x, plan):
@@ -158,6 +189,8 @@ _fma = _instruction("fma.rn.f32", lambda a, b, c: a * b + c)
 _exp2 = _instruction("ex2.approx.ftz.f32", jnp.exp2)  # these three to a relative error of 2^-22
 _log2 = _instruction("lg2.approx.ftz.f32", jnp.log2)
 _reciprocal = _instruction("rcp.approx.ftz.f32", lambda x: 1 / x)
+_root = _instruction("sqrt.approx.ftz.f32", jnp.sqrt)
+_sine = _instruction("sin.approx.ftz.f32", jnp.sin)  # within half a turn to 2^-20.5
 
 
 def _dot(a, b):
@@ -168,7 +201,7 @@ def _dot(a, b):
 
 def _rounded(weights: Weights, dtype: str) -> Weights:
     """Weights as the computation sees them: matrices in `dtype`; vectors too, but held in float32."""
-    return Weights(*(w.astype(dtype) if w.ndim == 2 else w.astype(dtype).astype(jnp.float32) for w in weights))
+    return jax.tree.map(lambda w: w.astype(dtype) if w.ndim == 2 else w.astype(dtype).astype(jnp.float32), weights)
 
 
 def _one(shape):

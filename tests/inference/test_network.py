@@ -162,3 +162,22 @@ def test_bfloat16_networks_hold_bfloat16_kernels():
     assert set(look) == {"prompt", "planes", "eye_planes", "eye_renderer"}
     assert set(redirect) == {"prompt", "planes", "eye_planes"}
     assert set(render) == {"renderer", "eye_renderer"}
+
+
+def test_kernels_that_lie_outputs_first_give_the_same_numbers(network, compiled, monkeypatch):
+    """As on GPUs: nothing is compiled twice, though all arrays are then bound to their device."""
+    monkeypatch.setattr("rtgaze_jax.inference.network.put", lambda params: fold.put(params, outputs_first=True))
+    other = Network(varied_params(SPECK), SPECK)
+    layouts = {x.format.layout.major_to_minor for x in jax.tree.leaves(other.params["encode"]) if x.ndim == 4}
+    assert layouts == {(3, 0, 1, 2)}
+    other.warm_up(*STAGES, FUSED)
+    inputs, camera = fixed_inputs(1, network.size), np.asarray(frontal_camera())[None]
+    compiled.clear()
+    features = other.encode(inputs[0])
+    other.look(features, *inputs[1:])
+    image = other.render(features, other.redirect(features, *inputs[1:]), camera)["image"]
+    together = other.redirect_images(*inputs)["image"]
+    assert compiled == []
+    expected = np.asarray(network.redirect_images(*inputs)["image"], int)
+    for actual in (image, together):
+        assert np.abs(np.asarray(actual, int) - expected).max() <= 1

@@ -17,6 +17,7 @@ from rtgaze_jax.models.layers import initialize
 from rtgaze_jax.models.renderer import TriplaneRenderer
 from rtgaze_jax.models.rtgaze import RTGaze
 from rtgaze_jax.rendering import kernels
+from rtgaze_jax.rendering.pointwise import waves
 from rtgaze_jax.rendering.triplane import EG3D_AXES, TRUE_AXES, sample_planes
 
 BOX = 0.8
@@ -125,6 +126,30 @@ def test_the_decoder_is_the_module():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_deeper_decoder_that_reads_the_place(dtype):
+    """The eyes' field: features, waves of the place, two hidden layers."""
+    (planes, points, _), cotangents = make(16)
+    place = (2.0, 4.0)
+    module = FieldDecoder(20, 7, layers=2, dtype=jnp.dtype(dtype))
+    params = initialize(module, jax.random.key(0), jnp.zeros((1, 1, 16 + 20)))
+    options = kernels.Options(BOX, TRUE_AXES, dtype=dtype, place=place)
+
+    def by_parts(planes, points, params):
+        inputs = jnp.concatenate([sample_planes(planes, points, BOX), waves(points, BOX, place)], -1)
+        return module.apply({"params": params}, inputs)
+
+    def field(implementation):
+        chosen = options._replace(implementation=implementation)
+        return values_and_gradients(partial(kernels.field, options=chosen), (planes, points, params), cotangents)
+
+    expected = values_and_gradients(by_parts, (planes, points, params), cotangents)
+    assert relative(field("xla"), expected) < 1e-6
+    actual = field("pallas")
+    assert relative(actual, expected) < (1e-5 if dtype == "float32" else 1e-2)
+    assert relative(actual[1], expected[1]) < 1e-5  # the gradient is the reference's
+
+
 def test_the_choice(monkeypatch):
     """By itself the kernel is taken on Hopper alone, in bfloat16, for sizes that fit."""
     (planes, _, params), _ = make(24)
@@ -149,8 +174,11 @@ def test_capability(monkeypatch, capability, found):
     assert kernels.capability() == found
 
 
-def test_inference_asks_for_the_kernel_where_it_is_faster():
+@pytest.mark.parametrize(("shared", "count"), [(True, 2), (False, 3)])
+def test_inference_asks_for_the_kernel_where_it_is_faster(shared, count):
+    """Both passes, and the eyes' rays where their field reads nothing but its own planes and the place."""
     config = dataclasses.replace(preset("tiny"), dtype="bfloat16")
+    config = dataclasses.replace(config, eyes=dataclasses.replace(config.eyes, shared=shared))
     image, gaze, camera = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 2)), frontal_camera()[None]
     params = jax.eval_shape(lambda: RTGaze(config).init(jax.random.key(0), image, gaze, camera)["params"])
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
@@ -160,7 +188,7 @@ def test_inference_asks_for_the_kernel_where_it_is_faster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "capability", lambda: 9.0)
-        assert kernels_of(Network(params, config, "bfloat16")) == 2  # both passes
+        assert kernels_of(Network(params, config, "bfloat16")) == count
         assert kernels_of(Network(params, config, "float32")) == 0
         assert kernels_of(Network(params, config, "bfloat16", implementation="xla")) == 0
 

@@ -48,3 +48,13 @@ def test_pieces_make_no_difference(monkeypatch):
     in_pieces = jax.grad(loss, argnums=(1, 2))(lambda w, x: pointwise.in_pieces(function, w, x), weights, points)
     assert set(seen) == {(2, 96, 3)}  # differentiated at once
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), in_pieces, expected)
+
+
+def test_waves():
+    """Quarters of the box's side, then a sine and a cosine of each frequency."""
+    x, y, z = point = np.array([0.1, -0.2, 0.05])
+    r = np.sqrt(x * x + y * y + z * z)
+    scaled = np.array([x, y, z, r]) / 0.2
+    expected = np.concatenate([scaled, *(f(m * scaled) for m in (2.0, 4.0) for f in (np.sin, np.cos))])
+    np.testing.assert_allclose(pointwise.waves(jnp.asarray(point), 0.8, (2.0, 4.0)), expected, atol=2e-5)
+    assert np.isfinite(jax.grad(lambda p: pointwise.waves(p, 0.8, (2.0,)).sum())(jnp.zeros(3))).all()
