@@ -143,3 +143,17 @@ def test_faces_at_and_beyond_the_edge(photo, face, crop, matrix):
     np.testing.assert_array_equal(blend.paste_eyes(photo, gone, crop, matrix), photo)
     tiny = Face(face.box, 1.0, face.landmarks * 0.05, face.z)
     np.testing.assert_array_equal(blend.paste_eyes(photo, tiny, crop, matrix), photo)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 40.0])
+def test_wide_blurs_are_those_of_opencv(sigma):
+    planes = np.random.default_rng(0).uniform(0, 255, (4, 23, 38)).astype(np.float32)
+    planes[0] = 1
+    expected = [cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for plane in planes]
+    np.testing.assert_allclose(blend._wide_blur(planes, sigma), expected, atol=5e-4)
+
+
+def test_median_is_that_of_numpy():
+    values = np.random.default_rng(0).normal(0, 9, 1001).astype(np.float32)
+    for part in (values, values[1:], values[:1], values[:2]):
+        assert blend._median(part) == np.median(part)
