@@ -21,11 +21,14 @@ _FULL = 0.10  # the patch counts fully up to here (lids, lashes),
 _REACH = 0.36  # fades out up to here: in all 1.7 eye widths by 1.1,
 _RING = 0.60  # and is compared with the photo from _FULL up to here
 _COLOUR_BLUR = 0.25  # eye widths: finer differences than this are content, not colour
+_FIELD_WIDTH = 40.0  # pixels: of the eye, where its colours are compared
 _GAIN_LIMIT = 1.5  # more than this is no difference of colour but a failure of the patch
 _DARK = 12.0  # grey levels added to both before dividing, so that near-black pixels have stable ratios
 _SHARPEN_LIMIT = 0.7
 _BLUR_LIMIT = 0.06  # eye widths
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# matrices for cv2.transform: NumPy's products wake threads that wait spinning, which is dear beside other stages
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+_MEAN = np.full((1, 3), 1 / 3, np.float32)
 _EDGE_PERCENTILE = 97.0  # the steepest edges of an eye: lid lines, lashes, the rim of the iris
 
 
@@ -70,6 +73,8 @@ def eye_area(face: Face, side: int, shape: tuple[int, int]) -> EyeArea | None:
     inside = np.zeros((size[1], size[0]), np.uint8)
     cv2.fillConvexPoly(inside, np.rint(polygon * 16).astype(np.int32), 1, shift=4)
     distance = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's roots differ in their last bit with the place in memory; squares of distances are whole numbers
+    distance = np.sqrt(np.rint(np.square(distance, dtype=np.float64))).astype(np.float32)
     return EyeArea(int(low[0]), int(low[1]), width, distance / width)
 
 
@@ -83,26 +88,6 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3), borderType=cv2.BORDER_REPLICATE)
 
 
-def _blur_matrix(size: int, sigma: float) -> Float[np.ndarray, "n n"]:
-    """The matrix that blurs a column of `size` pixels as `_blur` does, its edges repeated."""
-    reach = round(4 * sigma)
-    kernel = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()
-    padded = np.pad(kernel, max(size - 1 - reach, 0))
-    middle = len(padded) // 2
-    matrix = np.lib.stride_tricks.sliding_window_view(padded[middle - size + 1 : middle + size], size)[::-1].copy()
-    # the first and the last pixel also stand for everything beyond them
-    beyond = np.cumsum(padded[::-1], dtype=np.float64)[::-1][middle : middle + size]
-    matrix[:, 0], matrix[:, -1] = beyond, beyond[::-1]
-    return matrix
-
-
-def _wide_blur(planes: Float[np.ndarray, "C h w"], sigma: float) -> Float[np.ndarray, "C h w"]:
-    """As `_blur`, for blurs that are no smaller than the picture: two matrix products, whatever their width."""
-    count, height, width = planes.shape
-    across = planes.reshape(count * height, width) @ _blur_matrix(width, sigma).T
-    return _blur_matrix(height, sigma) @ across.reshape(planes.shape)
-
-
 def match_colour(
     patch: Float[np.ndarray, "h w 3"], photo: Float[np.ndarray, "h w 3"], area: EyeArea
 ) -> Float[np.ndarray, "h w 3"]:
@@ -112,16 +97,22 @@ def match_colour(
     blurring. A product rather than a sum: light and exposure act so, and pupils stay black.
     """
     ring = np.clip((area.distance - _FULL) / (_REACH - _FULL), 0, 1).astype(np.float32)
-    sigma = _COLOUR_BLUR * area.width
-    detail = 0.08 * area.width  # hairs and pores are no colour difference
-    both = np.concatenate([cv2.split(photo), cv2.split(np.clip(patch, 0, None))])
-    wanted, had = np.split(np.log(_wide_blur(both, detail) + _DARK), 2)
-    ratio = np.concatenate([(wanted - had) * ring, ring[None]])
+    height, width = ring.shape
+    # so smooth a field needs few pixels
+    smaller = min(1.0, _FIELD_WIDTH / area.width)
+    size = max(1, round(width * smaller)), max(1, round(height * smaller))
+    old = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    new = cv2.resize(np.maximum(patch, np.float32(0)), size, interpolation=cv2.INTER_AREA)
+    ring = cv2.resize(ring, size, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
+    sigma = _COLOUR_BLUR * area.width * smaller
+    detail = 0.08 * area.width * smaller  # hairs and pores are no colour difference
+    ratio = np.log((_blur(old, detail) + _DARK) / (_blur(new, detail) + _DARK)) * ring[..., None]
     # the wider blur reaches where the first has nothing
-    field = _wide_blur(ratio, sigma) + np.float32(0.02) * _wide_blur(ratio, 3 * sigma)
+    field, weight = (_blur(x, sigma) + 0.02 * _blur(x, 3 * sigma) for x in (ratio, ring))
     limit = math.log(_GAIN_LIMIT)
-    gain = np.exp(np.clip(field[:3] / np.maximum(field[3], 1e-6), -limit, limit))
-    return (patch + _DARK) * cv2.merge(list(gain)) - _DARK
+    gain = np.clip(field / np.maximum(weight, 1e-6)[..., None], -limit, limit)
+    gain = np.exp(cv2.resize(gain, (width, height), interpolation=cv2.INTER_LINEAR))
+    return (patch + _DARK) * gain - _DARK
 
 
 def _slopes(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "2 h w"]:
@@ -140,7 +131,7 @@ def _steepest(slopes: Float[np.ndarray, "2 N"]) -> float:
 
 def _edges(image: np.ndarray, weights: np.ndarray) -> float:
     """The steepness of an image's steepest edges where `weights` is set, grey levels per pixel."""
-    return _steepest(_slopes(image @ _LUMA)[:, weights])
+    return _steepest(_slopes(cv2.transform(image, _LUMA))[:, weights])
 
 
 def match_sharpness(
@@ -158,7 +149,7 @@ def match_sharpness(
         slice(max(int(line[0]) - reach, 0), int(line[-1]) + 1 + reach)
         for line in (np.flatnonzero(near.any(axis)) for axis in (1, 0))
     )
-    near, new = near[window], patch[window] @ _LUMA
+    near, new = near[window], cv2.transform(patch[window], _LUMA)
     goal, slopes = _edges(photo[window], near), _slopes(new)[:, near]
     if _steepest(slopes) > goal:
         low, high = 0.0, _BLUR_LIMIT * area.width
@@ -197,7 +188,7 @@ def match_grain(
 ) -> Float[np.ndarray, "h w 3"]:
     """The patch with as much fine grain as the photo's skin around the eye has. `seed` chooses the grain."""
     skin = (area.distance > _FULL) & (area.distance < _RING)
-    grain, own = (_residual(image @ np.full(3, 1 / 3, np.float32)) for image in (photo, patch))
+    grain, own = (_residual(cv2.transform(image, _MEAN)) for image in (photo, patch))
     missing = _spread(grain[skin]) ** 2 - _spread(own[skin]) ** 2
     if missing <= 0.05:  # under a quarter of a grey level nobody sees it
         return patch
