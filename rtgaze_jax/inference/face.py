@@ -12,8 +12,10 @@ import dataclasses
 import functools
 import math
 import os
+import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,13 @@ from rtgaze_jax.inference import mesh
 from rtgaze_jax.inference.warp import apply, compose, invert, scaling, shifting, warp
 
 MODELS = Path(__file__).parent.parent / "weights" / "shipped" / "faces"
-_LOCK = threading.Lock()  # an interpreter holds one input at a time
+_WORKERS = min(8, os.cpu_count() or 1)
+_QUIET = threading.Lock()
+# an interpreter holds one input at a time, so whoever runs networks takes a set of them: the last one used first, so
+# that a single thread needs only one
+_SETS: queue.LifoQueue[int] = queue.LifoQueue()
+for _set in reversed(range(_WORKERS + 1)):
+    _SETS.put(_set)
 
 _DETECTOR_SIZE, _MESH_SIZE, _IRIS_SIZE = 128, 192, 64
 _MIN_DETECTION, _MIN_PRESENCE, _MAX_OVERLAP = 0.5, 0.9, 0.3
@@ -66,8 +74,14 @@ def _quiet() -> Iterator[None]:
 
 
 @functools.cache
-def _interpreter(name: str):
-    with _quiet():
+def _workers() -> ThreadPoolExecutor:
+    """Threads for parts of a photo that can be looked at side by side."""
+    return ThreadPoolExecutor(_WORKERS, "faces")
+
+
+@functools.cache
+def _interpreter(name: str, number: int):
+    with _QUIET, _quiet():
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(MODELS / f"{name}.tflite"), num_threads=1)
@@ -79,11 +93,14 @@ def _run(name: str, image: np.ndarray) -> list[np.ndarray]:
     """Runs a network on one float32 image [S, S, 3]; returns its outputs in the file's order, without the batch
     axis.
     """
-    with _LOCK:
-        interpreter = _interpreter(name)
+    number = _SETS.get()
+    try:
+        interpreter = _interpreter(name, number)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
         return [interpreter.get_tensor(detail["index"])[0] for detail in interpreter.get_output_details()]
+    finally:
+        _SETS.put(number)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -131,8 +148,9 @@ def detect(image: np.ndarray) -> np.ndarray:
         size = (max(1, round(width * smaller)), max(1, round(height * smaller)))
         reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     to_reduced = scaling(reduced.shape[1] / width, reduced.shape[0] / height)
-    found = []
-    for x, y, side in _windows(width, height):
+
+    def search(window: tuple[float, float, float]) -> np.ndarray:
+        x, y, side = window
         to_input = compose(scaling(_DETECTOR_SIZE / side, _DETECTOR_SIZE / side), shifting(-x, -y))
         pixels = warp(
             reduced,
@@ -149,7 +167,9 @@ def detect(image: np.ndarray) -> np.ndarray:
         half = points[:, 1:2] / 2
         centre = points[:, :1] + anchors
         points = np.concatenate([centre - half, centre + half, points[:, 2:] + anchors], 1)
-        found.append(np.concatenate([scores[keep, None], (points * side + (x, y)).reshape(-1, 16)], 1))
+        return np.concatenate([scores[keep, None], (points * side + (x, y)).reshape(-1, 16)], 1)
+
+    found = list(_workers().map(search, _windows(width, height)))
     return _merge(np.concatenate(found).astype(np.float32))
 
 
@@ -230,8 +250,9 @@ def face_in_region(image: np.ndarray, region: tuple[np.ndarray, float, float]) -
         return None
     landmarks = np.zeros((mesh.LANDMARKS, 2))
     landmarks[: mesh.MESH_POINTS] = points[:, :2]
-    for side in (0, 1):
-        contour, iris = _eye(image, points[:, :2], side)
+    left = _workers().submit(_eye, image, points[:, :2], 0)
+    right = _eye(image, points[:, :2], 1)
+    for side, (contour, iris) in enumerate((left.result(), right)):
         landmarks[list(mesh.EYE_REGIONS[side])] = contour
         start = mesh.IRIS_CENTRES[side]
         landmarks[start : start + mesh.IRIS_POINTS] = iris

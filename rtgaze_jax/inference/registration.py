@@ -15,6 +15,7 @@ from rtgaze_jax.inference.face import Face
 from rtgaze_jax.inference.warp import apply, compose, shifting, warp
 
 _BLUR = 1.0  # pixels: finer detail is noise
+_SUM = np.ones((1, 3), np.float32)
 _STEPS = 4
 _ENOUGH = 0.01  # pixels
 _ALIKE = 0.8  # correlation: less is another picture, or something before it
@@ -27,7 +28,8 @@ _AROUND = (0.05, 0.15, 0.40, 0.60)
 
 def flat(image: np.ndarray) -> Float[np.ndarray, "h w"]:
     """Grey levels of an image [h, w, 3] without the finest detail."""
-    return cv2.GaussianBlur(image.astype(np.float32).mean(-1), (0, 0), _BLUR, borderType=cv2.BORDER_REPLICATE)
+    grey = cv2.transform(image.astype(np.float32), _SUM) / np.float32(3)
+    return cv2.GaussianBlur(grey, (0, 0), _BLUR, borderType=cv2.BORDER_REPLICATE)
 
 
 def align_to(

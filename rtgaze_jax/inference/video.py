@@ -1,21 +1,22 @@
 """Redirects the faces of a video file: in constant memory, resumable, sound and time stamps kept.
 
-Three stages run side by side: decoding and tracking, the network and pasting, encoding. The work lies in OUT.parts
-beside the result until it is joined; each segment is committed by a small JSON file that also holds the state of all
-filters, so that a resumed run gives the very same frames as one that was never stopped.
+Stages run side by side, each a few frames ahead of the next: decoding; tracking; deciding, where the network is asked;
+pasting, several frames at a time; encoding. The work lies in OUT.parts beside the result until it is joined; each
+segment is committed by a small JSON file that also holds the state of all filters, so that a resumed run gives the very
+same frames as one that was never stopped.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-import queue
+import os
 import shutil
-import threading
 import time as clock
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +25,14 @@ from rtgaze_jax.files import write_bytes
 from rtgaze_jax.inference.live import Aim, LiveRedirector
 from rtgaze_jax.inference.provenance import Edit
 from rtgaze_jax.inference.redirector import Redirector
+from rtgaze_jax.inference.repaint import Plan
+from rtgaze_jax.inference.stages import Stage, ahead, side_by_side
 from rtgaze_jax.inference.tracking import Observation, Tracker
 from rtgaze_jax.inference.video_files import Frame, Video
 
 SEGMENT = 240  # frames
 EDIT = Edit("The gaze direction of a face in this video was changed by AI.")
-_AHEAD = 6  # frames that a stage may be ahead of the next one
-
-Item = TypeVar("Item")
+_PASTING = min(8, os.cpu_count() or 1)  # frames at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,46 +47,6 @@ class Progress:
     def left(self) -> float | None:
         """Seconds that the rest will take."""
         return (self.total - self.done) / self.rate if self.total and self.rate > 0 else None
-
-
-def ahead(items: Iterable[Item], size: int = _AHEAD) -> Generator[Item, None, None]:
-    """The same items, made by a thread that runs up to `size` items ahead. Its errors come out here; it stops when
-    this generator is closed.
-    """
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
-    stop = threading.Event()
-
-    def put(entry: tuple[str, Any]) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put(("item", item)):
-                    return
-            put(("end", None))
-        except BaseException as error:  # handed to the consumer, whatever it is
-            put(("error", error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = waiting.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        stop.set()
-        thread.join()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +72,15 @@ class _Part:
             self.state = entry.state
             yield entry.frame, entry.planes
             self._say(self.frames)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Planned:
+    """A frame and what is to be done to it; at the end of a segment also the state of all filters."""
+
+    frame: Frame
+    plan: Plan
+    state: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,9 +166,8 @@ class VideoJob:
     def _write_rest(
         self, live: LiveRedirector, tracker: dict[str, Any] | None, done: int, report: Callable[[Progress], None]
     ) -> None:
-        tracked = ahead(self._tracked(tracker, done))
-        redirected = self._redirected(live, tracked)
-        stream = ahead(redirected)
+        tracked = ahead(self._tracked(tracker, ahead(self.video.read(done))))
+        stream = side_by_side(self._redirected, ahead(self._planned(live, tracked)), _PASTING)
         begun = clock.monotonic()
 
         def say(count: int) -> None:
@@ -219,19 +188,23 @@ class VideoJob:
                 write_bytes(path.with_suffix(".json"), json.dumps(entry).encode())
                 self._committed.append(entry)
         finally:
-            for stage in (stream, redirected, tracked):
-                stage.close()
+            stream.close()
 
-    def _tracked(self, state: dict[str, Any] | None, skip: int) -> Iterator[_Tracked]:
+    def _tracked(self, state: dict[str, Any] | None, frames: Stage[Frame]) -> Stage[_Tracked]:
         tracker = Tracker(self.faces, state)
-        for frame in self.video.read(skip):
-            seen = tracker.update(frame.pixels, frame.time)
-            ends = (frame.index + 1) % self.segment == 0
-            yield _Tracked(frame, seen, tracker.state() if ends else None)
+        with contextlib.closing(frames):
+            for frame in frames:
+                seen = tracker.update(frame.pixels, frame.time)
+                ends = (frame.index + 1) % self.segment == 0
+                yield _Tracked(frame, seen, tracker.state() if ends else None)
 
-    def _redirected(self, live: LiveRedirector, tracked: Iterable[_Tracked]) -> Generator[_Redirected, None, None]:
-        for item in tracked:
-            pixels, windows = live.apply(item.frame.pixels, item.frame.time, item.seen)
-            planes = self.video.changed(item.frame, pixels, windows)
-            state = None if item.state is None else {"tracker": item.state, "live": live.state()}
-            yield _Redirected(item.frame, planes, state)
+    def _planned(self, live: LiveRedirector, tracked: Stage[_Tracked]) -> Stage[_Planned]:
+        with contextlib.closing(tracked):
+            for item in tracked:
+                plan = live.plan(item.frame.pixels, item.frame.time, item.seen)
+                state = None if item.state is None else {"tracker": item.state, "live": live.state()}
+                yield _Planned(item.frame, plan, state)
+
+    def _redirected(self, item: _Planned) -> _Redirected:
+        pixels, windows = item.plan.finish()
+        return _Redirected(item.frame, self.video.changed(item.frame, pixels, windows), item.state)

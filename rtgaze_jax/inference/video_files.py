@@ -9,11 +9,12 @@ import dataclasses
 import heapq
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -143,7 +144,7 @@ class Video:
                 if self.damaged > 10_000:
                     return
 
-    def read(self, skip: int = 0) -> Iterator[Frame]:
+    def read(self, skip: int = 0) -> Generator[Frame, None, None]:
         """All frames after the first `skip`, upright, with rising time stamps."""
         with self._open() as container:
             stream = _video_stream(container, self.path)
@@ -178,12 +179,14 @@ class Video:
             y0, x0 = rows.start // 2 * 2, columns.start // 2 * 2
             y1 = min(rows.stop + rows.stop % 2, self.height)
             x1 = min(columns.stop + columns.stop % 2, self.width)
-            change = pixels[y0:y1, x0:x1].astype(np.float32) - frame.pixels[y0:y1, x0:x1]
             # YUV is linear in RGB, so only the difference is converted: what did not change keeps its bits
-            for plane, weights in zip(planes, self.colour.weights(), strict=True):
+            change = cv2.subtract(pixels[y0:y1, x0:x1], frame.pixels[y0:y1, x0:x1], dtype=cv2.CV_32F)
+            for plane, part in zip(planes, cv2.split(cv2.transform(change, self.colour.weights())), strict=True):
                 coarse = self.height // plane.shape[0]
-                height, width = (y1 - y0) // coarse, (x1 - x0) // coarse
-                part = (change @ weights).reshape(height, coarse, width, coarse).mean((1, 3))
+                if coarse > 1:
+                    size = (x1 - x0) // coarse, (y1 - y0) // coarse
+                    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+                height, width = part.shape
                 target = plane[y0 // coarse : y0 // coarse + height, x0 // coarse : x0 // coarse + width]
                 target[:] = np.clip(np.rint(target + part), 0, 255)
         return planes
@@ -203,6 +206,7 @@ class Video:
                 stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.format
                 context = stream.codec_context
                 context.time_base = stream.time_base = self.time_base
+                context.thread_type = "FRAME"  # slices of a frame, PyAV's choice, are slower and cost bits
                 context.max_b_frames = 0  # so that decoding times of segments follow each other without overlap
                 context.color_range, context.colorspace = self.colour.range, self.colour.space
                 context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer

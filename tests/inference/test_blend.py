@@ -143,3 +143,24 @@ def test_faces_at_and_beyond_the_edge(photo, face, crop, matrix):
     np.testing.assert_array_equal(blend.paste_eyes(photo, gone, crop, matrix), photo)
     tiny = Face(face.box, 1.0, face.landmarks * 0.05, face.z)
     np.testing.assert_array_equal(blend.paste_eyes(photo, tiny, crop, matrix), photo)
+
+
+def test_the_colour_field_of_large_eyes_is_that_of_all_pixels(photo, monkeypatch):
+    """It is measured on a reduced picture; no grey level of the result may differ by more than rounding."""
+    large = enlarged(photo, 6, (130, 30, 330, 230))
+    face = find_faces(large)[0]
+    matrix = align.crop_matrix(face, SIZE)
+    patch = align.crop(large, matrix, SIZE).astype(np.float32) * (0.8, 0.9, 1.0) + 10
+    result = blend.paste_eyes(large, face, patch.astype(np.float32), matrix)
+    assert blend.eye_area(face, 0, large.shape[:2]).width > 2 * blend._FIELD_WIDTH
+    monkeypatch.setattr(blend, "_FIELD_WIDTH", np.inf)
+    exact = blend.paste_eyes(large, face, patch.astype(np.float32), matrix)
+    difference = np.abs(result.astype(int) - exact)
+    assert difference.max() <= 1
+    assert difference[result != large].mean() < 0.1
+
+
+def test_median_is_that_of_numpy():
+    values = np.random.default_rng(0).normal(0, 9, 1001).astype(np.float32)
+    for part in (values, values[1:], values[:1], values[:2]):
+        assert blend._median(part) == np.median(part)

@@ -1,10 +1,12 @@
 """`rtgaze video`: frames, times, sound and metadata kept; killed and resumed; one line for whatever is wrong."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from video_helpers import astronaut, disc_model, moving, read_video, write_video
 from rtgaze_jax import cli
 from rtgaze_jax.errors import UserError
 from rtgaze_jax.inference import redirector
-from rtgaze_jax.inference.live import Aim
+from rtgaze_jax.inference.live import Aim, LiveRedirector
 from rtgaze_jax.inference.provenance import SOURCE_TYPE
+from rtgaze_jax.inference.repaint import Key
+from rtgaze_jax.inference.tracking import Tracker
 from rtgaze_jax.inference.video import VideoJob, ahead
 from rtgaze_jax.inference.video_files import Colour, Video
 
@@ -183,6 +187,70 @@ def test_resume_of_finished_segments_only_joins(clip, tmp_path, monkeypatch):
     again.run(model)
     assert model.network.encoded == 0
     assert len(read_video(out)[0]) == 30
+
+
+def test_frames_are_those_of_one_after_the_other(clip, tmp_path, monkeypatch):
+    """What reaches the encoder, bit for bit, though frames are pasted side by side."""
+    video, tracker, live = Video(clip), Tracker(), LiveRedirector(disc_model(), Aim())
+    expected = []
+    for frame in video.read():
+        pixels, windows = live.apply(frame.pixels, frame.time, tracker.update(frame.pixels, frame.time))
+        expected.append(video.changed(frame, pixels, windows))
+    reached, coded = [], Video._coded
+    monkeypatch.setattr(Video, "_coded", lambda self, planes, pts: reached.append(planes) or coded(self, planes, pts))
+    VideoJob(clip, tmp_path / "out.mp4", Aim()).run(disc_model())
+    assert len(reached) == len(expected) == 30
+    for planes, wanted in zip(reached, expected, strict=True):
+        for plane, other in zip(planes, wanted, strict=True):
+            np.testing.assert_array_equal(plane, other)
+
+
+def fails_once(function, count, fail):
+    """The function, but `fail` is called at its call number `count`."""
+    calls = itertools.count()
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == count:
+            fail()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+STAGES = [(Video, "_frame"), (Tracker, "update"), (LiveRedirector, "plan"), (Key, "matrices"), (Video, "_coded")]
+
+
+@pytest.mark.parametrize(("owner", "name"), STAGES)
+def test_an_error_in_any_stage_ends_all_and_what_was_done_is_kept(clip, tmp_path, monkeypatch, owner, name):
+    def fail():
+        raise UserError("broken")
+
+    out, threads = tmp_path / "out.mp4", set(threading.enumerate())
+    job = VideoJob(clip, out, Aim(), segment=8)
+    monkeypatch.setattr(owner, name, fails_once(getattr(owner, name), 19, fail))
+    with pytest.raises(UserError, match="broken"):
+        job.run(disc_model())
+    assert not {t for t in threading.enumerate() if not t.name.startswith("faces")} - threads
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4.parts"]
+    assert not [p for p in job.folder.iterdir() if p.name.startswith(".")]  # no half files
+    monkeypatch.undo()
+    again = VideoJob(clip, out, Aim(), resume=True, segment=8)
+    assert again.resumed in (0, 8, 16)
+    assert again.run(disc_model())["frames"] == 30
+
+
+@pytest.mark.parametrize(("owner", "name"), STAGES)
+def test_an_interrupt_is_one_line_whatever_the_stages_do(clip, tmp_path, monkeypatch, capsys, owner, name):
+    threads = set(threading.enumerate())
+    interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    monkeypatch.setattr(owner, name, fails_once(getattr(owner, name), 19, interrupt))
+    assert redirect(clip, tmp_path / "out.mp4") == 130
+    captured = capsys.readouterr()
+    assert captured.err == "interrupted; the same command with --resume goes on (0 frames are done)\n"
+    assert captured.out == ""
+    assert not {t for t in threading.enumerate() if not t.name.startswith("faces")} - threads
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4.parts"]
+    assert [p.name for p in (tmp_path / "out.mp4.parts").iterdir()] == ["job.json"]
 
 
 def test_a_rotated_phone_video_comes_out_upright(tmp_path):
