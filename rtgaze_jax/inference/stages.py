@@ -5,11 +5,14 @@ any of them, ends all.
 """
 
 import collections
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
+
+import cv2
 
 AHEAD = 3
 """Items that a stage may be ahead of the next one: enough for a slow one now and then."""
@@ -84,3 +87,15 @@ def _close(items: Iterable[Any]) -> None:
     """Closes a generator; other iterables have nothing to close."""
     if isinstance(items, Generator):
         items.close()
+
+
+@contextlib.contextmanager
+def one_core_a_stage() -> Iterator[None]:
+    """OpenCV computes in the thread that asks, meanwhile: its own threads and those of the stages would fight for the
+    cores (on 16 of them, twice as slow)."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

@@ -26,7 +26,7 @@ from rtgaze_jax.inference.live import Aim, LiveRedirector
 from rtgaze_jax.inference.provenance import Edit
 from rtgaze_jax.inference.redirector import Redirector
 from rtgaze_jax.inference.repaint import Plan
-from rtgaze_jax.inference.stages import Stage, ahead, side_by_side
+from rtgaze_jax.inference.stages import Stage, ahead, one_core_a_stage, side_by_side
 from rtgaze_jax.inference.tracking import Observation, Tracker
 from rtgaze_jax.inference.video_files import Frame, Video
 
@@ -157,7 +157,8 @@ class VideoJob:
         saved = self._committed[-1]["state"] if self._committed else None
         if not (self._committed and self._committed[-1]["last"]):
             live = LiveRedirector(model, self.aim, saved and saved["live"])
-            self._write_rest(live, saved and saved["tracker"], done, report)
+            with one_core_a_stage():
+                self._write_rest(live, saved and saved["tracker"], done, report)
         segments = [(self.folder / f"{i:05d}.mp4", entry["start"]) for i, entry in enumerate(self._committed)]
         self.video.join(self.out, segments, self.edit)
         shutil.rmtree(self.folder, ignore_errors=True)

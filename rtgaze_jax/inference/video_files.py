@@ -30,6 +30,8 @@ except ImportError as error:  # the one optional package of this part
 
 WRITABLE = (".mp4", ".mov", ".m4v", ".mkv")
 MAX_PIXELS = 36_000_000
+# before PyAV 19, which has no such argument, metadata that is no UTF-8 made a file unreadable
+_READING: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # where XMP lives in MP4 (XMP specification, part 3)
 _ENCODER = {"crf": "17", "preset": "veryfast"}
 _FULL_RANGE = 2
@@ -119,7 +121,7 @@ class Video:
         if not self.path.exists():
             raise UserError(f"{self.path}: no such file")
         try:
-            container = av.open(str(self.path), metadata_errors="ignore")
+            container = av.open(str(self.path), **_READING)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise UserError(
                 f"{self.path} is not a video that can be read here, or is damaged ({_reason(error)})"

@@ -3,9 +3,10 @@
 import threading
 from concurrent.futures import Future
 
+import cv2
 import pytest
 
-from rtgaze_jax.inference.stages import AHEAD, ahead, side_by_side
+from rtgaze_jax.inference.stages import AHEAD, ahead, one_core_a_stage, side_by_side
 
 
 class Source:
@@ -89,3 +90,15 @@ def test_closing_before_the_first_item_and_what_cannot_be_closed():
     side_by_side(abs, ahead(source()), 2).close()
     stages = ahead(side_by_side(abs, iter(range(-3, 0)), 2))
     assert list(stages) == [3, 2, 1]
+
+
+def test_opencv_has_its_threads_back_after_an_error():
+    def fail() -> None:
+        with one_core_a_stage():
+            threads.append(cv2.getNumThreads())
+            raise RuntimeError("in a stage")
+
+    threads = [cv2.getNumThreads()]
+    with pytest.raises(RuntimeError, match="in a stage"):
+        fail()
+    assert threads == [cv2.getNumThreads(), 1]
