@@ -33,7 +33,8 @@ MAX_PIXELS = 36_000_000
 # before PyAV 19, which has no such argument, metadata that is no UTF-8 made a file unreadable
 _READING: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # where XMP lives in MP4 (XMP specification, part 3)
-_ENCODER = {"crf": "17", "preset": "veryfast"}
+# without macroblock trees, whose result is not the same in every run
+_ENCODER = {"crf": "17", "preset": "veryfast", "x264-params": "mbtree=0"}
 _FULL_RANGE = 2
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5
 _LUMA = {

@@ -240,7 +240,9 @@ def test_an_error_in_any_stage_ends_all_and_what_was_done_is_kept(clip, tmp_path
 
 
 @pytest.mark.parametrize(("owner", "name"), STAGES)
-def test_an_interrupt_is_one_line_whatever_the_stages_do(clip, tmp_path, monkeypatch, capsys, owner, name):
+def test_an_interrupt_is_one_line_whatever_the_stages_do(clip, tmp_path, monkeypatch, capsys, request, owner, name):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threads = set(threading.enumerate())
     interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     monkeypatch.setattr(owner, name, fails_once(getattr(owner, name), 19, interrupt))

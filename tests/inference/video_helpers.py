@@ -71,7 +71,8 @@ def write_video(path, frames, rate=25, sound=True, metadata=None, times=None, co
     """A video of u8[H, W, 3] frames; `times` in units of 1/(4 rate) seconds where they are uneven."""
     with av.open(str(path), "w") as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream(codec, rate=rate, options={"crf": "10"} if codec == "libx264" else {})
+        options = {"crf": "10", "x264-params": "mbtree=0"} if codec == "libx264" else {}  # the same bits in every run
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p" if stream.height % 2 == stream.width % 2 == 0 else "yuv444p"
         base = Fraction(1, 4 * rate)

@@ -57,7 +57,8 @@ def test_a_run_trains_and_leaves_everything(undisturbed):
     params, header = io.load(workdir / "weights.safetensors")
     state, _ = load_host(workdir)
     np.testing.assert_allclose(params["kernel"], state["params"]["model"]["kernel"], atol=1e-3)
-    assert header["training"] == {"step": 50, "position": {"batches": 50}, "group": "model"}
+    told = {"step": 50, "position": {"batches": 50}, "group": "model", "metrics": result.metrics}
+    assert header["training"] == told
     assert header["config"] == {"preset": "toy"}
 
 
