@@ -28,6 +28,7 @@ from rtgaze_jax.weights.io import load as load_weights
 from rtgaze_jax.weights.io import read_header
 
 MAX_GAZE_ERROR = 8.0
+"""Degrees by which an estimator may err on its own training pictures to be trained against."""
 _JITTER = np.array([1.0, 1.0, 2.0], np.float32)
 
 
@@ -234,7 +235,9 @@ def training_estimator(path: str) -> tuple[EstimatorConfig, Any]:
         raise UserError(f"gaze_estimator={path} is no gaze estimator (configs/estimator.py)")
     if ESTIMATOR.is_file() and read_header(ESTIMATOR)["sha256"] == header["sha256"]:
         raise UserError(f"gaze_estimator={path} is the one that evaluation asks; train another, with another seed")
-    error = header.get("training", {}).get("metrics", {}).get("gaze_error_deg", float("inf"))
+    error = header.get("training", {}).get("metrics", {}).get("gaze_error_deg")
+    if error is None:
+        raise UserError(f"gaze_estimator={path} does not say how far it errs; train it again with this version")
     if error > MAX_GAZE_ERROR:
         raise UserError(
             f"gaze_estimator={path} errs by {error:.1f} degrees at the end of its training; {MAX_GAZE_ERROR:g} at most"

@@ -107,7 +107,7 @@ def test_estimators_that_must_not_teach_are_refused(tmp_path, estimator):
     assert set(params) == set(estimator)
     with pytest.raises(UserError, match=r"9\.0 degrees"):
         objective.training_estimator(saved(metrics={"gaze_error_deg": 9.0}))
-    with pytest.raises(UserError, match="errs by"):
+    with pytest.raises(UserError, match="does not say how far it errs"):
         objective.training_estimator(saved())
     with pytest.raises(UserError, match="evaluation asks"):
         objective.training_estimator(str(ESTIMATOR))
