@@ -187,7 +187,7 @@ def measure_latency(network: Network, budget: float) -> dict[str, Any]:
             "render": both(lambda: network.render(features, scene, on_device[3])),
         },
         "end_to_end": host(lambda: _to_host(network, images, gaze, points)),
-        "device_only": both(lambda: network.redirect_images(*on_device[:3])),
+        "device_only": both(lambda: network.redirect_images(on_device[0], gaze, points)),
         "staged": host(staged),
     }
 
@@ -199,7 +199,7 @@ def _to_host(network: Network, *inputs: np.ndarray) -> np.ndarray:
 def measure_sustained(network: Network, seconds: float) -> dict[str, Any]:
     """Frames of an encoded face, one after the other, each fetched to the host: a new gaze in every frame (redirect and
     render), and a new view in every frame (render alone)."""
-    images, _, points = fixed_inputs(1, network.size)
+    images, _, points = jax.device_put(fixed_inputs(1, network.size))
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False, dtype=np.float32)
     gazes = 0.3 * np.stack([np.sin(angle), np.cos(angle)], -1)[:, None]
     cameras = np.stack([np.asarray(orbit_camera(20 * c, 10 * s)) for s, c in gazes[:, 0] / 0.3])[:, None]

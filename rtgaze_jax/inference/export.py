@@ -155,20 +155,23 @@ def _lower(params: Any, config: Any, platform: str) -> tuple[dict[str, bytes], d
     """Serialised stages, the type in which each wants each of its weights, and the only batch size (None: any)."""
     from rtgaze_jax.inference.fold import parameter_reads, read_types
     from rtgaze_jax.inference.network import Network
+    from rtgaze_jax.models.layers import grow
     from rtgaze_jax.weights.io import flatten, unflatten
 
     # without kernels, which only the machine that compiles them could run
     network = Network(params, config, "float32" if platform == "cpu" else config.dtype, implementation="xla")
     shapes = network.argument_shapes()
     sizes = {name: array.shape for name, array in flatten(params).items()}
-    types = {name: read_types(parameter_reads(network.programs[name], params, *shapes[name])) for name in STAGES}
+    types = {name: read_types(parameter_reads(network.functions[name], params, *shapes[name])) for name in STAGES}
 
     def stage(name: str, weights: Mapping[str, jax.Array], *arguments: Any) -> Any:
         """A batch as so many single faces: the network then never computes with an unknown batch size."""
 
         def one(*face: Any) -> Any:
             alone = jax.tree.map(lambda x, like: x.reshape(like.shape), face, shapes[name])
-            out = network.programs[name](unflatten(weights), *alone)
+            out = network.functions[name](unflatten(weights), *alone)
+            if name == "render":
+                out["depth"] = grow(out["depth"][..., None], config.image_size // config.render.resolution)[..., 0]
             return jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else x, out)
 
         return jax.vmap(one)(*arguments)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,18 +28,19 @@ from rtgaze_jax.geometry.camera import (
     transform_vector,
 )
 from rtgaze_jax.geometry.gaze import head_gaze_to_vector, vector_to_head_gaze
-from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune, put
+from rtgaze_jax.inference.fold import cast, merge_reads, parameter_reads, prune, put, put_back
+from rtgaze_jax.inference.graphs import compiler_options, host_memory
 from rtgaze_jax.models.config import ModelConfig, from_dict
-from rtgaze_jax.models.layers import grow
 from rtgaze_jax.models.pose import frontal_points
 from rtgaze_jax.models.rtgaze import RTGaze, head_to_source
-from rtgaze_jax.rendering.kernels import Implementation
+from rtgaze_jax.rendering.kernels import Implementation, capability
 
 STAGES = ("encode", "look", "redirect", "render")
 """The programs of a face that is encoded once: `look` gives its own picture other eyes, `redirect` and `render` make
 the head for any view."""
 FUSED = "fused"
 """The program that encodes, redirects and renders at once."""
+_FETCHED = ("look", "render", FUSED)  # programs whose results go to the host
 _TOGETHER = (STAGES[:2], STAGES[2:])  # are compiled in parallel when one of them is first needed
 BUCKETS = (1, 8, 32)
 """Batch sizes of the fused program; other numbers of images are padded to the next one."""
@@ -93,13 +95,16 @@ class Network:
         self.config = dataclasses.replace(config, dtype=dtype or config.dtype)
         self.size = config.image_size
         self.implementation = implementation
-        self.programs = {
-            "encode": jax.jit(self._encode_face),
-            "look": jax.jit(self._look),
-            "redirect": jax.jit(self._redirect_face),
-            "render": jax.jit(self._render_view),
-            FUSED: jax.jit(self._all_at_once),
+        self.functions = {
+            "encode": self._encode_face,
+            "look": self._look,
+            "redirect": self._redirect_face,
+            "render": self._render_view,
+            FUSED: self._all_at_once,
         }
+        """The programs as pure functions of parameters as they are in a weights file."""
+        self._turned = bool(capability())
+        self.programs = {name: self._program(name) for name in self.functions}
         self.params = self._place(params)
         self._warm: set[tuple[str, int]] = set()
 
@@ -124,8 +129,8 @@ class Network:
     def render(
         self, features: dict[str, Any], scene: dict[str, Array], camera: Float[Array | np.ndarray, "B 25"]
     ) -> dict[str, Array]:
-        """Image u8[B, S, S, 3], depth (ray length) and opacity of the head f32[B, S, S] at a camera of the source
-        frame."""
+        """Image u8[B, S, S, 3], depth (ray length) and opacity of the head f32[B, R, R] at a camera of the source
+        frame. R, the rendering's side, is a fraction of S: `enlarge` makes them as large as the image."""
         return self._stage("render", len(camera), features["pose"], scene, camera)
 
     def look(
@@ -144,7 +149,8 @@ class Network:
         gaze: Float[Array | np.ndarray, "N 2"],
         eye_points: Float[Array | np.ndarray, "N 2 2"],
     ) -> dict[str, Array]:
-        """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3], depth and opacity f32[N, S, S].
+        """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3], depth and opacity f32[N, R, R] (see
+        `render`).
 
         One program for all of it, compiled for the sizes in BUCKETS only: in between, the last crop is repeated. Gaze
         and eye points as in `redirect`. Raises ValueError for no images or more than the largest bucket.
@@ -153,8 +159,10 @@ class Network:
         if not 1 <= count <= BUCKETS[-1]:
             raise ValueError(f"redirect_images takes 1 to {BUCKETS[-1]} images, not {count}")
         size = min(bucket for bucket in BUCKETS if bucket >= count)
-        out = self._call(FUSED, *(_padded(x, size) for x in (images, gaze, eye_points)))
-        return out if count == size else {name: value[:count] for name, value in out.items()}
+        # the few numbers in one array: each array of the host costs a call some 60 us
+        wanted = np.concatenate([np.asarray(gaze, np.float32), np.reshape(eye_points, (count, 4))], 1, dtype=np.float32)
+        out = self._call(FUSED, _padded(images, size), _padded(wanted, size))
+        return out if count == size else {name: np.asarray(value)[:count] for name, value in out.items()}
 
     def warm_up(self, *names: str, batch: int = 1) -> dict[str, float]:
         """Compiles programs (default: the stages) for a batch size ahead of time, in parallel; later calls compile
@@ -186,25 +194,16 @@ class Network:
         gaze, eye_points, camera = (
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
         )
-        features = self._results("encode", image)
+        features = jax.eval_shape(self.functions["encode"], self._shapes, image)
         redirect = (features, gaze, eye_points)
-        scene = self._results("redirect", *redirect)
+        scene = jax.eval_shape(self.functions["redirect"], self._shapes, *redirect)
         return {
             "encode": (image,),
             "look": redirect,
             "redirect": redirect,
             "render": (features["pose"], scene, camera),
-            FUSED: (image, gaze, eye_points),
+            FUSED: (image, jax.ShapeDtypeStruct((batch, 6), jnp.float32)),
         }
-
-    def _results(self, name: str, *shapes: Any) -> Any:
-        """Shapes of what a program returns, bound to the device that its parameters are bound to: programs compiled for
-        other shapes than they are called with are compiled again."""
-        params = self.params[name]
-        bound = {x.sharding for x in jax.tree.leaves(params) if isinstance(x, jax.Array) and x.committed}
-        device = bound.pop() if bound else None
-        results = self.programs[name].trace(params, *shapes).out_info
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), results)
 
     def _call(self, name: str, *args: Any) -> Any:
         return self.programs[name](self.params[name], *args)
@@ -215,15 +214,26 @@ class Network:
             self.warm_up(*next(group for group in _TOGETHER if name in group), batch=batch)
         return self._call(name, *args)
 
+    def _program(self, name: str) -> Any:
+        """A function compiled for this machine, of parameters from `_place`."""
+        function = self.functions[name]
+
+        def program(params: Any, *args: Any) -> Any:
+            return function(put_back(params) if self._turned else params, *args)
+
+        place = host_memory() if name in _FETCHED else None
+        program.__name__ = function.__name__
+        return jax.jit(program, out_shardings=place, compiler_options=compiler_options())
+
     def _place(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Each program's parameters on the device, cast where that is all the program would do with them."""
+        self._shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), params)
         if self.config.dtype == "float32":  # nothing to cast
-            return dict.fromkeys(self.programs, put(params))
-        self.params = dict.fromkeys(self.programs, params)  # as they are, for the tracing
+            return dict.fromkeys(self.programs, put(params, self._turned))
         shapes = self.argument_shapes()
-        reads = {name: parameter_reads(self.programs[name], params, *shapes[name]) for name in STAGES}
+        reads = {name: parameter_reads(self.functions[name], params, *shapes[name]) for name in STAGES}
         reads[FUSED] = merge_reads(list(reads.values()))
-        placed = put(cast(params, reads[FUSED]))
+        placed = put(cast(params, reads[FUSED]), self._turned)
         return {name: prune(placed, reads[name]) for name in self.programs}
 
     def _apply(self, params: Any, *args: Any, method: str) -> Any:
@@ -258,18 +268,23 @@ class Network:
         self, params: Any, pose: dict[str, Array], scene: dict[str, Array], camera: Array
     ) -> dict[str, Array]:
         out = self._apply(params, scene, transform_camera(self._to_world(pose), camera), method="render")
-        opacity = jnp.clip(grow(out["opacity"][..., None], self.size // out["opacity"].shape[1])[..., 0], 0, 1)
         return {
             "image": _to_uint8(out["image"]),
-            "depth": out["depth"].astype(jnp.float32),
-            "opacity": opacity.astype(jnp.float32),
+            "depth": out["coarse_depth"].astype(jnp.float32),
+            "opacity": jnp.clip(out["opacity"], 0, 1).astype(jnp.float32),
         }
 
-    def _all_at_once(self, params: Any, image: Array, gaze: Array, eye_points: Array) -> dict[str, Array]:
+    def _all_at_once(self, params: Any, image: Array, wanted: Float[Array, "B 6"]) -> dict[str, Array]:
         features = self._encode_face(params, image)
-        scene = self._redirect_face(params, features, gaze, eye_points)
+        scene = self._redirect_face(params, features, wanted[:, :2], wanted[:, 2:].reshape(-1, 2, 2))
         camera = jnp.broadcast_to(frontal_camera(), (image.shape[0], 25))
         return self._render_view(params, features["pose"], scene, camera)
+
+
+def enlarge(values: Float[np.ndarray, "R R"], side: int) -> Float[np.ndarray, "side side"]:
+    """A rendered map at the image's side, bilinear at pixel centres, on the host: the image alone is worth the way
+    from the GPU."""
+    return cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR)
 
 
 def _to_uint8(image: Float[Array, "..."]) -> UInt8[Array, "..."]:

@@ -15,6 +15,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ from rtgaze_jax.geometry.camera import frontal_camera, orbit_camera
 from rtgaze_jax.inference import align
 from rtgaze_jax.inference.blend import paste_eyes
 from rtgaze_jax.inference.face import Face, find_faces
-from rtgaze_jax.inference.network import Network, head_to_camera_gaze, use_compilation_cache
+from rtgaze_jax.inference.network import Network, enlarge, head_to_camera_gaze, use_compilation_cache
 from rtgaze_jax.inference.photo import Photo, as_photo
 from rtgaze_jax.weights import io
 
@@ -130,7 +131,8 @@ class EncodedFace:
         self.crop = align.crop(photo.pixels, self.matrix, network.size)
         self._network, self._trained = network, trained
         self._points = jnp.asarray(align.eye_points(found, self.matrix, network.size), jnp.float32)[None]
-        self._features = network.encode(jnp.asarray(self.crop)[None])
+        self._features = network.encode(self.crop[None])
+        self._scene: tuple[tuple[float, float] | None, Any] = None, None  # the last gaze and its scene, for more views
 
     @property
     def gaze(self) -> tuple[float, float]:
@@ -158,9 +160,12 @@ class EncodedFace:
 
     def view(self, gaze: tuple[float, float], camera: jnp.ndarray) -> View:
         """The head with a gaze (degrees, camera frame, not eased) as a camera of the source frame sees it."""
-        scene = self._network.redirect(self._features, jnp.radians(jnp.array([gaze], jnp.float32)), self._points)
-        out = self._network.render(self._features, scene, camera[None])
-        image, depth, opacity = (np.asarray(out[name][0]) for name in ("image", "depth", "opacity"))
+        last = self._scene
+        if gaze != last[0]:
+            last = self._scene = gaze, self._network.redirect(self._features, _radians(gaze), self._points)
+        out = self._network.render(self._features, last[1], np.asarray(camera)[None])
+        image, depth, opacity = (np.asarray(out[name])[0] for name in ("image", "depth", "opacity"))
+        depth, opacity = (enlarge(x, self._network.size) for x in (depth, opacity))
         depth = np.where(opacity < 0.5, 0, depth).astype(np.float32)
         return View(image, depth, opacity, gaze, np.asarray(camera))
 
@@ -183,8 +188,8 @@ class EncodedFace:
         # at full strength the estimate must not matter at all
         source = self.gaze if strength < 1 else target
         gaze = source[0] + strength * (target[0] - source[0]), source[1] + strength * (target[1] - source[1])
-        face = self._network.look(self._features, jnp.radians(jnp.array([gaze], jnp.float32)), self._points)
-        return Redirected(np.asarray(face[0]), gaze, self, strength)
+        face = self._network.look(self._features, _radians(gaze), self._points)
+        return Redirected(np.asarray(face)[0], gaze, self, strength)
 
     def look_at(self, target: str = "camera", strength: float = 1.0) -> Redirected:
         """The photo with the face looking at the "camera"."""
@@ -203,6 +208,10 @@ class EncodedFace:
         """
         up, left = check_angles("view", *view, limits=(MAX_VIEW, MAX_VIEW))
         return self.view(self._target(pitch, yaw, frame), orbit_camera(left, up)).over()
+
+
+def _radians(gaze: tuple[float, float]) -> Float[np.ndarray, "1 2"]:
+    return np.radians(np.array([gaze], np.float32))
 
 
 class Redirector:

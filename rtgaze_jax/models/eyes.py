@@ -166,14 +166,14 @@ class EyeRenderer(nn.Module):
         self,
         eye_planes: Float[Array, "2*B 3 P P C"],
         centers: Float[Array, "B 2 3"],
-        planes: Float[Array, "B 3 G G D"],
+        planes: Float[Array, "B 3 G G D"] | None,
         box: float,
         camera: Float[Array, "B 25"],
         source: Float[Array, "B S S 3"],
         source_camera: Float[Array, "B 25"],
         key: Array | None = None,
     ) -> dict[str, Array]:
-        """`source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples (training); None: bin
+        """`planes`: the head's, for a field that is shared. `source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples (training); None: bin
         centres.
 
         Returns patch colours [B, 2, h, w, 3] before (`raw`) and after refinement (`patches`), in [0, 1]; depth (ray
@@ -206,9 +206,9 @@ class EyeRenderer(nn.Module):
             )
             density, colours = kernels.field(eye_planes, local, decoder.variables["params"], options)
         shape = (b, 2 * h * w, c.samples)
-        colour, depth, opacity, _ = march(
-            colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE
-        )
+        marched = march(colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE)
+        # compilers for GPUs would march again wherever the colours are read
+        colour, depth, opacity, _ = jax.lax.optimization_barrier(marched)
 
         def grid(x: Array) -> Array:
             return x.reshape(2 * b, h, w, -1)
@@ -217,6 +217,7 @@ class EyeRenderer(nn.Module):
         if c.skip:
             pixels = grid(source_colours(start + direction * depth[..., None], source, source_camera))
         refined = EyeRefiner(c.refine, self.dtype, name="refine")(grid(colour), grid(opacity), pixels)
+        refined = jax.lax.optimization_barrier(refined)  # or each pixel of the whole image would refine its own
         return {
             "patches": refined.reshape(b, 2, h, w, 3),
             "raw": grid(colour)[..., :3].reshape(b, 2, h, w, 3),

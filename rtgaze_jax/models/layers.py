@@ -205,6 +205,13 @@ class TransformerBlock(nn.Module):
         x = x + dense(c, dtype=self.dtype, name="project")(y)
         y = dense(self.mlp_ratio * c, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
         y = nn.Conv(
-            y.shape[-1], (3, 3), feature_group_count=y.shape[-1], dtype=self.dtype, kernel_init=LECUN, name="depthwise"
+            y.shape[-1],
+            (3, 3),
+            padding=((1, 1), (1, 1)),
+            feature_group_count=y.shape[-1],
+            dtype=self.dtype,
+            kernel_init=LECUN,
+            conv_general_dilated=convolve,
+            name="depthwise",
         )(y)
         return x + dense(c, dtype=self.dtype)(nn.gelu(y))

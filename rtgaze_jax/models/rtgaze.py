@@ -91,22 +91,28 @@ class RTGaze(nn.Module):
         pose head's.
         Returns the scene: everything that `render` needs."""
         c = self.config
-        if eye_centers is None:
-            eye_centers = self.eye_centers(features)
-        if source_camera is None:
-            source_camera = self.source_camera(features)
         low, high = features["low"], features["high"]
         if c.prompt.inject == "high":
             high = self.prompt(high, gaze)
         else:
             low = self.prompt(low, gaze)
+        return self._surroundings(features, gaze, eye_centers, source_camera) | {"planes": self.planes(low, high)}
+
+    def _surroundings(
+        self,
+        features: dict[str, Any],
+        gaze: Float[Array, "B 2"],
+        eye_centers: Float[Array, "B 2 3"] | None,
+        source_camera: Float[Array, "B 25"] | None,
+    ) -> dict[str, Any]:
+        """The scene without the head's own planes."""
+        c = self.config
+        if eye_centers is None:
+            eye_centers = self.eye_centers(features)
+        if source_camera is None:
+            source_camera = self.source_camera(features)
         source = (features["image"] + 1) / 2
-        scene = {
-            "planes": self.planes(low, high),
-            "eye_centers": eye_centers,
-            "source": source,
-            "source_camera": source_camera,
-        }
+        scene = {"eye_centers": eye_centers, "source": source, "source_camera": source_camera}
         if c.eyes.enabled:
             crops = eye_crops(features["image"], eye_centers, source_camera, c.eyes.box, c.eyes.crop)
             scene["eye_planes"] = self.eye_planes(crops, per_eye(gaze), jnp.repeat(features["context"], 2, 0))
@@ -147,8 +153,11 @@ class RTGaze(nn.Module):
         camera, but the head is not rendered. Without the eye branch it is. Arguments as of redirect."""
         if source_camera is None:
             source_camera = self.source_camera(features)
-        scene = self.redirect(features, gaze, eye_centers, source_camera)
-        if not self.config.eyes.enabled:
+        eyes = self.config.eyes
+        alone = eyes.enabled and not eyes.shared  # the eyes do not read the head's planes
+        make = self._surroundings if alone else self.redirect
+        scene = make(features, gaze, eye_centers, source_camera)
+        if not eyes.enabled:
             return self.render(scene, source_camera)["image"]
         return self._with_eyes(scene["source"], scene, source_camera)[0] * 2 - 1
 
@@ -164,7 +173,7 @@ class RTGaze(nn.Module):
         eyes = self.eye_renderer(
             scene["eye_planes"],
             scene["eye_centers"],
-            scene["planes"],
+            scene.get("planes"),
             c.render.box,
             camera,
             scene["source"],

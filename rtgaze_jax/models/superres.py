@@ -48,7 +48,9 @@ class UpConv(nn.Module):
         b, h, w, c = x.shape
         kernel = self.param("kernel", LECUN, (3, 3, c, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        phases = jnp.einsum("ijabkl,klcf->ijcabf", _PHASES, kernel, precision="highest")
+        # sums of products, not a product of matrices: XLA makes one loop of them, with the kernel's cast and layout
+        taps = [(k, m) for k in range(3) for m in range(3)]
+        phases = sum(_PHASES[:, :, None, :, :, None, k, m] * kernel[k, m][:, None, None] for k, m in taps)
         x = convolve(
             x.astype(self.dtype),
             phases.reshape(3, 3, c, 4 * self.features).astype(self.dtype),

@@ -10,8 +10,8 @@ from network_helpers import SPECK, TINY, quick_compile, varied_params  # noqa: F
 from rtgaze_jax.geometry.camera import frontal_camera
 from rtgaze_jax.inference import fold
 from rtgaze_jax.inference.benchmark import fixed_inputs
-from rtgaze_jax.inference.network import BUCKETS, FUSED, STAGES, Network
-from rtgaze_jax.models.layers import conv, dense
+from rtgaze_jax.inference.network import BUCKETS, FUSED, STAGES, Network, enlarge
+from rtgaze_jax.models.layers import conv, dense, grow
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -165,11 +165,10 @@ def test_bfloat16_networks_hold_bfloat16_kernels():
 
 
 def test_kernels_that_lie_outputs_first_give_the_same_numbers(network, compiled, monkeypatch):
-    """As on GPUs: nothing is compiled twice, though all arrays are then bound to their device."""
-    monkeypatch.setattr("rtgaze_jax.inference.network.put", lambda params: fold.put(params, outputs_first=True))
+    """As on GPUs."""
+    monkeypatch.setattr("rtgaze_jax.inference.network.capability", lambda: 9.0)
     other = Network(varied_params(SPECK), SPECK)
-    layouts = {x.format.layout.major_to_minor for x in jax.tree.leaves(other.params["encode"]) if x.ndim == 4}
-    assert layouts == {(3, 0, 1, 2)}
+    assert other.params["encode"]["high"]["Conv_0"]["kernel"].shape == (SPECK.encoder.high_widths[0], 7, 7, 5)
     other.warm_up(*STAGES, FUSED)
     inputs, camera = fixed_inputs(1, network.size), np.asarray(frontal_camera())[None]
     compiled.clear()
@@ -181,3 +180,11 @@ def test_kernels_that_lie_outputs_first_give_the_same_numbers(network, compiled,
     expected = np.asarray(network.redirect_images(*inputs)["image"], int)
     for actual in (image, together):
         assert np.abs(np.asarray(actual, int) - expected).max() <= 1
+
+
+def test_maps_are_enlarged_as_the_networks_enlarge_them():
+    values = np.random.default_rng(0).uniform(2, 3, (16, 16)).astype(np.float32)
+    expected = grow(jnp.asarray(values)[None, ..., None], 4)[0, ..., 0]
+    np.testing.assert_allclose(enlarge(values, 64), expected, atol=1e-5)
+    np.testing.assert_array_equal(enlarge(values, 16), values)
+

@@ -161,6 +161,14 @@ def test_a_new_view_shows_the_head_alone(face, network):
     assert (view.depth[64:] == 1).all()
 
 
+def test_more_views_of_a_gaze_make_its_scene_once(face, network):
+    views = [face.render(3, 4, view=(pitch, 0)) for pitch in (10, -10)]
+    assert (len(network.gazes), len(network.cameras)) == (1, 2)
+    np.testing.assert_array_equal(views[0].image, views[1].image)  # this network's scene
+    face.render(3, 5)
+    assert (len(network.gazes), len(network.cameras)) == (2, 3)
+
+
 def test_views_orbit_the_head(face, network):
     view = face.render(3, 4, view=(10, -20))
     assert view.image.shape == (128, 128, 3)
@@ -248,7 +256,7 @@ def test_the_network_is_asked_in_its_own_world_frame(monkeypatch, frame):
             "encode": lambda *_: {"pose": pose},
             "look": lambda *_: image,
             "redirect": lambda _, *wanted: dict(zip(("prompt", "eyes", "camera"), wanted, strict=True)),
-            "render": lambda _, camera: {"image": image, "depth": camera, "opacity": jnp.ones((1, 32, 32))},
+            "render": lambda _, camera: {"image": image, "coarse_depth": camera, "opacity": jnp.ones((1, 32, 32))},
         }[method](*arguments)
 
     monkeypatch.setattr(Network, "_apply", echo)

@@ -22,6 +22,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
         (3, 6, 2, 2, 1),
         (3, 6, 2, 1, 2),
         (7, 5, 12, 2, 1),
+        (3, 4, 12, 2, 1),
         (3, 34, 9, 1, 1),
     ],
 )
@@ -43,6 +44,25 @@ def test_values_and_gradients_are_the_convolutions(dtype, size, channels, featur
         assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
         a, b = (np.asarray(v, np.float64) for v in (actual, expected))
         assert np.linalg.norm(a - b) < (1e-6 if dtype == jnp.float32 else 5e-3) * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 1), (2, 0))])
+def test_one_channel_a_group_is_the_depthwise_convolution(dtype, padding):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 10, 6), dtype)
+    kernel = jax.random.normal(jax.random.key(1), (3, 2, 1, 6), dtype)
+    options = {"dimension_numbers": LAYOUT, "feature_group_count": 6}
+
+    def run(function):
+        out, pull = jax.vjp(lambda x, kernel: function(x, kernel, (1, 1), padding, **options), x, kernel)
+        return out, *pull(jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape).astype(dtype))
+
+    for actual, expected in zip(run(convolve), run(jax.lax.conv_general_dilated), strict=True):
+        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+        a, b = (np.asarray(v, np.float64) for v in (actual, expected))
+        assert np.linalg.norm(a - b) < (1e-6 if dtype == jnp.float32 else 5e-3) * np.linalg.norm(b)
+    with pytest.raises(ValueError, match="groups"):
+        convolve(x, kernel[..., :3], (1, 1), padding, dimension_numbers=LAYOUT, feature_group_count=3)
 
 
 def test_channels_that_fit():
