@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # output channels below which one product and a sum of shifted images is cheaper than a convolution
 _THIN = 5  # input channels up to which a stride is taken out of the convolution
 
@@ -35,6 +36,9 @@ def convolve(
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
     if features < _FEW and plain and set(strides) == {1}:
         return _by_taps(x, kernel, padding)
+    dilation = tuple(options.get("rhs_dilation") or (1, 1))
+    if dilation != (1, 1) and set(strides) == {1}:
+        return _dilated(x, kernel, tuple(padding), dilation)
     if x.dtype != jnp.bfloat16:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if channels <= _THIN and plain and tuple(strides) == (2, 2):
@@ -73,6 +77,40 @@ def _in_blocks(x, kernel, padding):
     return x, kernel.reshape(*blocks, 4 * channels, features)
 
 
+def _plain(x, kernel, padding, dilation=(1, 1), groups=1):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=_LAYOUT, feature_group_count=groups
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dilated(x, kernel, padding, dilation):
+    return _plain(x, kernel, padding, dilation)
+
+
+def _dilated_forward(x, kernel, padding, dilation):
+    return _dilated(x, kernel, padding, dilation), (x, kernel)
+
+
+def _dilated_backward(padding, dilation, saved, gradient):
+    """The kernel's gradient tap by tap, products of matrices. XLA takes it for a convolution with a kernel as large as
+    the image: 2.5 ms each on an H100 for 512 channels at 64 x 64, a quarter of the paper preset's step."""
+    x, kernel = saved
+    (by_image,) = jax.linear_transpose(lambda x: _plain(x, kernel, padding, dilation), x)(gradient)
+    padded, (rows, columns) = jnp.pad(x, ((0, 0), *padding, (0, 0))), gradient.shape[1:3]
+
+    def tap(k, m):
+        top, left = k * dilation[0], m * dilation[1]
+        seen = padded[:, top : top + rows, left : left + columns]
+        return jnp.einsum("bhwc,bhwf->cf", seen, gradient, preferred_element_type=jnp.float32)
+
+    by_kernel = jnp.stack([jnp.stack([tap(k, m) for m in range(kernel.shape[1])]) for k in range(kernel.shape[0])])
+    return by_image, by_kernel.astype(kernel.dtype)
+
+
+_dilated.defvjp(_dilated_forward, _dilated_backward)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, padding):
     """A sum of shifted products: XLA computes it in one loop, together with what comes after."""
@@ -92,14 +130,8 @@ def _depthwise_forward(x, kernel, padding):
 
 
 def _depthwise_backward(padding, saved, gradient):
-    layout = ("NHWC", "HWIO", "NHWC")
-
-    def plain(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), padding, dimension_numbers=layout, feature_group_count=x.shape[-1]
-        )
-
-    return jax.vjp(plain, *saved)[1](gradient)
+    channels = gradient.shape[-1]
+    return jax.vjp(lambda x, kernel: _plain(x, kernel, padding, groups=channels), *saved)[1](gradient)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
