@@ -173,8 +173,8 @@ class EyeRenderer(nn.Module):
         source_camera: Float[Array, "B 25"],
         key: Array | None = None,
     ) -> dict[str, Array]:
-        """`planes`: the head's, for a field that is shared. `source` in [0, 1] and its camera feed the source-pixel skip. `key`: stratified samples (training); None: bin
-        centres.
+        """`planes`: the head's, for a field that is shared. `source` in [0, 1] and its camera feed the source-pixel
+        skip. `key`: stratified samples (training); None: bin centres.
 
         Returns patch colours [B, 2, h, w, 3] before (`raw`) and after refinement (`patches`), in [0, 1]; depth (ray
         length) and opacity [B, 2, h, w]; origins [B, 2, 2].

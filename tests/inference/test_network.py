@@ -187,4 +187,3 @@ def test_maps_are_enlarged_as_the_networks_enlarge_them():
     expected = grow(jnp.asarray(values)[None, ..., None], 4)[0, ..., 0]
     np.testing.assert_allclose(enlarge(values, 64), expected, atol=1e-5)
     np.testing.assert_array_equal(enlarge(values, 16), values)
-
