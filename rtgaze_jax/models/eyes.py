@@ -206,9 +206,9 @@ class EyeRenderer(nn.Module):
             )
             density, colours = kernels.field(eye_planes, local, decoder.variables["params"], options)
         shape = (b, 2 * h * w, c.samples)
-        marched = march(colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE)
+        seen = march(colours.reshape(*shape, c.features), density.reshape(shape), depths, _DENSITY_SCALE)
         # compilers for GPUs would march again wherever the colours are read
-        colour, depth, opacity, _ = jax.lax.optimization_barrier(marched)
+        colour, depth, opacity = jax.lax.optimization_barrier(seen[:3])
 
         def grid(x: Array) -> Array:
             return x.reshape(2 * b, h, w, -1)
