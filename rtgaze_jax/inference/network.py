@@ -8,7 +8,7 @@ header).
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Network:
         self.config = dataclasses.replace(config, dtype=dtype or config.dtype)
         self.size = config.image_size
         self.implementation = implementation
-        self.functions = {
+        self.functions: dict[str, Callable[..., Any]] = {
             "encode": self._encode_face,
             "look": self._look,
             "redirect": self._redirect_face,
@@ -148,7 +148,7 @@ class Network:
         images: UInt8[Array | np.ndarray, "N S S 3"],
         gaze: Float[Array | np.ndarray, "N 2"],
         eye_points: Float[Array | np.ndarray, "N 2 2"],
-    ) -> dict[str, Array]:
+    ) -> dict[str, Array | np.ndarray]:
         """Crops with new gazes, seen by their own cameras: image u8[N, S, S, 3], depth and opacity f32[N, R, R] (see
         `render`).
 

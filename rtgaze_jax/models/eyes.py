@@ -194,6 +194,7 @@ class EyeRenderer(nn.Module):
         local = (local * jnp.stack([MIRRORED, jnp.ones(2), jnp.ones(2)], -1)[:, None]).reshape(2 * b, -1, 3)
         decoder = FieldDecoder(c.hidden, c.features, 2, dtype=self.dtype, name="field")
         if c.shared:
+            assert planes is not None
             known = sample_planes(jax.lax.stop_gradient(planes), points.reshape(b, -1, 3), box, TRUE_AXES)
             known = jax.lax.stop_gradient(known).reshape(2 * b, -1, known.shape[-1])
             own = sample_planes(eye_planes, local, c.box, TRUE_AXES)
