@@ -8,7 +8,8 @@ Batches are random images held on the host, so that data costs nothing but the c
 configuration's own source and shows whether it keeps up. Times are medians over `--steps` steps after warm-up:
 
   data    waiting for the next batch (0 where the source keeps up)
-  host    dispatching the step: must stay far below the step, or the device waits for Python
+  host    dispatching the step. On GPUs it is about as long as the step, as loops wait for their condition; a profile
+          (--trace) tells whether the device ever waits
   step    from one step's end to the next one's, with the device always busy
 
 Ratios are against the first row of the same run. `--trace DIR` also records five steps of the last row for a profiler.
