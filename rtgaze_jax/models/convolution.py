@@ -27,7 +27,8 @@ def convolve(
     """lax.conv_general_dilated of an image, NHWC, as flax.linen.Conv calls it; of groups of features (G,
     `feature_group_count`) only one channel in each, one output for each."""
     size, channels, features = kernel.shape[:2], *kernel.shape[2:]
-    plain = all(d in (1, None) or set(d) == {1} for d in (options.get("lhs_dilation"), options.get("rhs_dilation")))
+    stretched, dilation = (tuple(options.get(f"{side}_dilation") or (1, 1)) for side in ("lhs", "rhs"))
+    plain = stretched == dilation == (1, 1)
     if options.get("feature_group_count", 1) > 1:
         if channels != 1 or features != x.shape[-1] or not plain or set(strides) != {1}:
             raise ValueError("groups of features must be of one channel each, without strides and dilation")
@@ -36,8 +37,7 @@ def convolve(
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
     if features < _FEW and plain and set(strides) == {1}:
         return _by_taps(x, kernel, padding)
-    dilation = tuple(options.get("rhs_dilation") or (1, 1))
-    if dilation != (1, 1) and set(strides) == {1}:
+    if dilation != (1, 1) and stretched == (1, 1) and set(strides) == {1}:
         return _dilated(x, kernel, tuple(padding), dilation)
     if x.dtype != jnp.bfloat16:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
