@@ -60,7 +60,7 @@ class ExportedNetwork:
         return self._programs["redirect"](self._weights["redirect"], features, gaze, eye_points)
 
     def render(self, features: dict[str, Any], scene: dict[str, Any], camera: Any) -> dict[str, Any]:
-        """image u8[B, S, S, 3] and depth f32[B, S, S] at a camera f32[B, 25] of the source frame."""
+        """image u8[B, S, S, 3], depth and opacity f32[B, S, S] at a camera f32[B, 25] of the source frame."""
         return self._programs["render"](self._weights["render"], features["pose"], scene, camera)
 
 
@@ -170,8 +170,9 @@ def _lower(params: Any, config: Any, platform: str) -> tuple[dict[str, bytes], d
         def one(*face: Any) -> Any:
             alone = jax.tree.map(lambda x, like: x.reshape(like.shape), face, shapes[name])
             out = network.functions[name](unflatten(weights), *alone)
-            if name == "render":
-                out["depth"] = grow(out["depth"][..., None], config.image_size // config.render.resolution)[..., 0]
+            if name == "render":  # nothing enlarges the maps there
+                larger = config.image_size // config.render.resolution
+                out |= {key: grow(out[key][..., None], larger)[..., 0] for key in ("depth", "opacity")}
             return jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else x, out)
 
         return jax.vmap(one)(*arguments)

@@ -190,13 +190,18 @@ class Network:
 
     def argument_shapes(self, batch: int = 1) -> dict[str, tuple[Any, ...]]:
         """What each program takes besides its parameters, for a batch size."""
+        # by the programs, which remember what they traced, not by their functions
+        return self._arguments(lambda name, *shapes: self.programs[name].eval_shape(self.params[name], *shapes), batch)
+
+    def _arguments(self, results: Callable[..., Any], batch: int) -> dict[str, tuple[Any, ...]]:
+        """`argument_shapes` by a function (program, shapes of its arguments) -> shapes of its results."""
         image = jax.ShapeDtypeStruct((batch, self.size, self.size, 3), jnp.uint8)
         gaze, eye_points, camera = (
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in ((2,), (2, 2), (25,))
         )
-        features = jax.eval_shape(self.functions["encode"], self._shapes, image)
+        features = results("encode", image)
         redirect = (features, gaze, eye_points)
-        scene = jax.eval_shape(self.functions["redirect"], self._shapes, *redirect)
+        scene = results("redirect", *redirect)
         return {
             "encode": (image,),
             "look": redirect,
@@ -227,10 +232,9 @@ class Network:
 
     def _place(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Each program's parameters on the device, cast where that is all the program would do with them."""
-        self._shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), params)
         if self.config.dtype == "float32":  # nothing to cast
             return dict.fromkeys(self.programs, put(params, self._turned))
-        shapes = self.argument_shapes()
+        shapes = self._arguments(lambda name, *given: jax.eval_shape(self.functions[name], params, *given), 1)
         reads = {name: parameter_reads(self.functions[name], params, *shapes[name]) for name in STAGES}
         reads[FUSED] = merge_reads(list(reads.values()))
         placed = put(cast(params, reads[FUSED]), self._turned)

@@ -77,7 +77,8 @@ def test_same_images_in_a_process_without_flax(weights, exported, tmp_path, monk
         scene = network.redirect(features, gaze[i : i + 1], points[i : i + 1])
         out = jax.device_get(network.render(features, scene, camera[i : i + 1]))
         np.testing.assert_allclose(made["gaze"][i], features["pose"]["gaze"][0], atol=1e-5)
-        np.testing.assert_allclose(made["depth"][i], enlarge(out["depth"][0], network.size), atol=1e-4)
+        for name in ("depth", "opacity"):
+            np.testing.assert_allclose(made[name][i], enlarge(out[name][0], network.size), atol=1e-4)
         look = np.asarray(network.look(features, gaze[i : i + 1], points[i : i + 1]))
         for name, image in (("image", out["image"]), ("look", look)):
             assert np.abs(made[name][i].astype(int) - image[0]).max() <= 1, name

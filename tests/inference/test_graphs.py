@@ -64,5 +64,5 @@ def test_the_results_are_the_same_and_wait_on_the_host(gpu, compiled, monkeypatc
     assert kinds == {"pinned_host"}
     assert found[2]["image"].shape == images.shape
     for actual, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(actual, float), np.asarray(wanted, float), atol=1.01)
-    np.testing.assert_allclose(found[0]["depth"], expected[0]["depth"], atol=1e-5)
+        bound = 1 if wanted.dtype == np.uint8 else 1e-5
+        assert np.abs(np.asarray(actual, np.float64) - np.asarray(wanted, np.float64)).max() <= bound
