@@ -1,15 +1,11 @@
 """What prepared data sets share: resuming, pairs with holes, batches, sheets, builders."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import analytic_head
 import numpy as np
 import pytest
+from killing import kill_when_stopped
 from test_mpii_face_gaze import write_raw
 
 from rtgaze_jax.data import check, index, pairs, pipeline, record, sheet, storage
@@ -45,35 +41,29 @@ def prepared(source, tmp_path_factory):
 
 
 def test_killed_in_the_middle_and_rerun_gives_the_same_bytes(source, prepared, tmp_path):
-    main = tmp_path / "main.py"
-    main.write_text(
-        "import sys, time\n"
+    out, script = tmp_path / "out", tmp_path / "main.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv[3]); import killing\n"
         "from rtgaze_jax.data.datasets import mpii_face_gaze, prepare\n"
         "read = mpii_face_gaze.read_picture\n"
-        "def slow(path):\n    time.sleep(0.25)\n    return read(path)\n"
-        "mpii_face_gaze.read_picture = slow\n"
+        "def stuck(path):\n"
+        "    if str(path).endswith('p07/day02/0004.jpg'):\n"
+        "        killing.stop_here()\n"
+        "    return read(path)\n"
+        "mpii_face_gaze.read_picture = stuck\n"
         "if __name__ == '__main__':\n"
         "    options = prepare.Options('train', people=(2, 5, 7), resolution=32)\n"
         "    prepare.prepare('mpii_face_gaze', sys.argv[1], sys.argv[2], options, workers=1)\n"
     )
-    out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, main, source, out], env=os.environ)
-    try:
-        deadline = time.monotonic() + 60
-        while not list(out.glob("mpii_face_gaze-*-00000-of-*")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    time.sleep(0.7)  # its worker notices that it is gone
-    assert 1 <= len(list(out.glob("mpii_face_gaze-*"))) < 3
+    kill_when_stopped(script, source, out, Path(__file__).parent)
+    assert sorted(path.name[-14:-9] for path in out.glob("mpii_face_gaze-*")) == ["00000", "00001"]
     with pytest.raises(UserError, match="holds no finished data set"):
         storage.RecordSource(out, "train")
     made = []
     prepare.prepare("mpii_face_gaze", source, out, OPTIONS, workers=1, report=made.append)
     assert contents(out) == contents(prepared)
     assert made[-1].done == made[-1].total == 15
-    assert made[-1].made < 14  # the rest was there
+    assert made[-1].made == 5  # the rest was there
     with pytest.raises(UserError, match="made with resolution 32, not 64: give the same settings"):
         prepare.prepare("mpii_face_gaze", source, out, OPTIONS._replace(resolution=64), workers=1)
 
