@@ -234,7 +234,7 @@ def test_video(visitor, tmp_path):
     status, _, content = visitor.ask("POST", "/api/video?yaw=5&faces=all", source.read_bytes())
     assert status == 200
     assert json.loads(content)["state"] in ("waiting", "working")
-    for _ in range(200):
+    for _ in range(1200):
         state = json.loads(visitor.ask("GET", "/api/video")[2])
         if state["state"] in ("done", "failed"):
             break

@@ -93,7 +93,7 @@ def test_two_processes_train_as_one(tmp_path, cache, mode):
 
 
 def test_a_signal_to_one_of_two_processes_stops_both_and_one_alone_goes_on(tmp_path, cache):
-    pair = two(tmp_path, cache, "--delay", "0.05", "--config.checkpoint.every_steps=0")
+    pair = two(tmp_path, cache, "--delay", "0.15", "--config.checkpoint.every_steps=0")
     while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
         assert all(process.poll() is None for process in pair), pair[0].communicate()[1].decode()[-2000:]
         time.sleep(0.1)
