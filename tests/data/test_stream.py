@@ -119,7 +119,7 @@ def check_pair(records, pair):
 def test_batches_go_on_while_nothing_is_rendered():
     # From person 661 on a single worker soon meets one who is skipped and one who kills it; batches keep coming.
     with StreamSource(batch_size=2, workers=1, capacity=4, minimum=2, start=661, **SMALL) as source:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while source.stats().captures < 7 and time.monotonic() < deadline:
             next(source)
         stats = source.stats()
